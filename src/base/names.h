@@ -1,0 +1,14 @@
+// "did you mean": nearest valid spelling for error messages.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace hadal {
+
+// The candidate nearest to `name` by edit distance (case, '-' and '_' are equal), or "" when none is near:
+// the distance must be at most a third of the name's length.
+std::string closest_name(std::string_view name, std::span<const std::string> candidates);
+
+}  // namespace hadal

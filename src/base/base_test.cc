@@ -22,6 +22,8 @@ TEST(Json, RefusesDepthSizeDuplicatesAndGarbage) {
   EXPECT_FALSE(parse_json("[[[1]]]", {.max_depth = 2}).has_value());
   EXPECT_TRUE(parse_json("[[1]]", {.max_depth = 2}).has_value());
   EXPECT_FALSE(parse_json("[1, 2]", {.max_bytes = 3}).has_value());
+  EXPECT_FALSE(parse_json("[1, 2]", {.max_values = 2}).has_value());
+  EXPECT_TRUE(parse_json("[1, 2]", {.max_values = 3}).has_value());
   EXPECT_FALSE(parse_json(R"({"a":1,"a":2})", {.refuse_duplicate_keys = true}).has_value());
   EXPECT_TRUE(parse_json(R"({"a":1,"b":{"a":2}})", {.refuse_duplicate_keys = true}).has_value());
   for (const char* bad : {"", "{", "nul", "{\"a\" 1}", "[1] x", "\"\xff\""}) {

@@ -50,7 +50,17 @@ File::~File() {
 Expected<File> File::open(const std::filesystem::path& path) {
   // O_NONBLOCK: opening a FIFO must not wait for a writer.
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return errno_error(path, "open");
+  if (fd < 0) {
+    const int code = errno;
+    std::error_code ignored;
+    const auto target = std::filesystem::read_symlink(path, ignored);
+    if (code == ENOENT && !target.empty()) {
+      return make_error(ErrorCode::kNotFound, "{}: a symbolic link to \"{}\", which does not exist", path.string(),
+                        target.string());
+    }
+    errno = code;
+    return errno_error(path, "open");
+  }
   File file(path, fd, 0);
   struct stat info {};
   if (::fstat(fd, &info) != 0) return errno_error(path, "stat");

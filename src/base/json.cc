@@ -69,6 +69,10 @@ class BoundedSax : public nlohmann::json_sax<Json> {
 
   template <typename T>
   bool add(T&& value) {
+    if (++num_values_ > limits_.max_values) {
+      error_ = fmt::format("more than {} values", limits_.max_values);
+      return false;
+    }
     if (stack_.empty()) {
       root_ = std::forward<T>(value);
     } else if (Frame& frame = stack_.back(); frame.value.is_array()) {
@@ -85,6 +89,7 @@ class BoundedSax : public nlohmann::json_sax<Json> {
 
   const JsonLimits& limits_;
   std::vector<Frame> stack_;
+  size_t num_values_ = 0;
   Json root_;
   std::string error_;
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -16,6 +17,7 @@ using Json = nlohmann::ordered_json;
 struct JsonLimits {
   size_t max_bytes = size_t{64} << 20;
   int max_depth = 64;            // nesting of arrays and objects
+  size_t max_values = SIZE_MAX;  // of all kinds; a value costs about 16 bytes of memory, in text as little as 2
   bool refuse_duplicate_keys = false;
 };
 

@@ -1,0 +1,63 @@
+// The operations of a CPU table on top of its primitives: grouping tokens, cutting leaves, paging, merging segments.
+// Compiled for the baseline instruction set, shared by all tables. Contracts: kernels.h, attention.h.
+#pragma once
+
+#include "kernels/cpu/primitives.h"
+#include "kernels/kernels.h"
+
+namespace hadal::cpu {
+
+void linear(const Primitives& p, const LinearArgs& args, int64_t panel_begin, int64_t panel_end);
+void gate_up(const Primitives& p, const GateUpArgs& args, int64_t panel_begin, int64_t panel_end);
+void down(const Primitives& p, const DownArgs& args, int64_t panel_begin, int64_t panel_end, std::byte* scratch);
+int64_t down_scratch_bytes(const DownArgs& args);
+
+void rms_norm(const Primitives& p, const RmsNormArgs& args);
+void query_rope(const Primitives& p, const QueryRopeArgs& args);
+void write_latent(const Primitives& p, const WriteLatentArgs& args);
+
+void attend_absorbed(const Primitives& p, const AbsorbedAttentionArgs& args, std::byte* scratch);
+int64_t absorbed_scratch_bytes(const AbsorbedAttentionArgs& args);
+void attend_expanded(const Primitives& p, const ExpandedAttentionArgs& args, std::byte* scratch);
+int64_t expanded_scratch_bytes(const ExpandedAttentionArgs& args);
+
+// out[t][0..31] = one panel times a group of at most kMaxTokens tokens; picks the primitive of the matrix's dtype.
+void dot_panel(const Primitives& p, const PackedMatrix& w, int64_t panel, const bf16_t* const* x, int64_t num_tokens,
+               float* out);
+
+const DotPrimitives& primitives_for(const Primitives& p, DType dtype);
+const float* panel_scales(const PackedMatrix& w, int64_t panel);  // null where the dtype has none
+// Starts the stream of the panel that is read next; the primitives prefetch only along the panel they are in.
+void prefetch_panel_start(const PackedMatrix& w, int64_t panel);
+
+// Size of the next token group when `left` tokens remain: as few groups as possible, of nearly equal size.
+constexpr int64_t next_group(int64_t left) {
+  const int64_t groups = (left + kMaxTokens - 1) / kMaxTokens;
+  return (left + groups - 1) / groups;
+}
+
+// A table whose functions are the drivers bound to one set of primitives.
+template <const Primitives& kPrimitives>
+constexpr KernelTable make_table(Isa isa, const char* name) {
+  return {
+      .isa = isa,
+      .name = name,
+      .act_dtype = DType::kBF16,
+      .linear = [](const LinearArgs& a, int64_t begin, int64_t end) { linear(kPrimitives, a, begin, end); },
+      .gate_up = [](const GateUpArgs& a, int64_t begin, int64_t end) { gate_up(kPrimitives, a, begin, end); },
+      .down = [](const DownArgs& a, int64_t begin, int64_t end,
+                 std::byte* scratch) { down(kPrimitives, a, begin, end, scratch); },
+      .down_scratch_bytes = down_scratch_bytes,
+      .rms_norm = [](const RmsNormArgs& a) { rms_norm(kPrimitives, a); },
+      .query_rope = [](const QueryRopeArgs& a) { query_rope(kPrimitives, a); },
+      .write_latent = [](const WriteLatentArgs& a) { write_latent(kPrimitives, a); },
+      .attend_absorbed = [](const AbsorbedAttentionArgs& a,
+                            std::byte* scratch) { attend_absorbed(kPrimitives, a, scratch); },
+      .absorbed_scratch_bytes = absorbed_scratch_bytes,
+      .attend_expanded = [](const ExpandedAttentionArgs& a,
+                            std::byte* scratch) { attend_expanded(kPrimitives, a, scratch); },
+      .expanded_scratch_bytes = expanded_scratch_bytes,
+  };
+}
+
+}  // namespace hadal::cpu

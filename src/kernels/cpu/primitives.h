@@ -1,0 +1,86 @@
+// What an instruction set has to supply: a handful of functions on plain pointers. Everything else of a CPU table
+// (grouping tokens, cutting leaves, paging, merging segments) is in the drivers, once for all, compiled for the
+// baseline.
+//
+// This header is included into files compiled with AVX-512 flags. It must stay free of inline functions and library
+// templates: the linker may pick such a file's copy of a shared inline function for the whole program, and the program
+// would then die on a processor without AVX-512.
+//
+// Determinism: each output depends on its own token (lane, row) alone; sums run in a fixed order.
+#pragma once
+
+#include <cstdint>
+
+#include "tensor/bf16.h"
+
+namespace hadal::cpu {
+
+inline constexpr int64_t kLanes = 32;       // rows of a weight panel, heads or queries of an attention panel
+inline constexpr int64_t kBlockCols = 128;  // k that share one weight scale
+inline constexpr int64_t kMaxTokens = 12;   // largest token group of one call
+inline constexpr int64_t kValueLanes = 8;   // lanes that one weighted_values call serves
+
+// Part of one panel (packed_matrix.h: [k / 2][32 rows][2]) times a group of tokens.
+struct DotArgs {
+  const void* panel;       // F8 E4M3 codes, BF16 or F32, whole panel
+  const float* scales;     // F8: [ceil(cols / 128)] of this panel
+  int64_t k_begin, k_end;  // any, also odd; nothing outside is read from x
+  const bf16_t* const* x;  // [num_tokens], each pointing at k = 0
+  int64_t num_tokens;      // 1 .. kMaxTokens
+  float* out;              // [num_tokens][32], overwritten
+};
+
+// The same cut into equal leaves of k, for row-parallel linears: sums[t][leaf][0..31] += weights[t] * (leaf's dot), the
+// product rounded before the addition.
+struct LeavesArgs {
+  const void* panel;
+  const float* scales;
+  int64_t leaf_cols;  // any, also odd; a leaf may begin inside a scale block
+  int64_t num_leaves;
+  const bf16_t* const* x;  // [num_tokens]
+  int64_t num_tokens;      // 1 .. kMaxTokens
+  const float* weights;    // [num_tokens]
+  float* const* sums;      // [num_tokens], each f32 [num_leaves][32]
+};
+
+// One segment of keys for one panel of 32 lanes (heads, or queries of one head).
+struct SoftmaxArgs {
+  const float* scores;    // [num_keys][32], unscaled
+  int64_t num_keys;       // 1 .. kAttentionSegment
+  const int32_t* limits;  // [32] keys that each lane sees; the others weigh exactly zero. <= 0: none
+  float scale;
+  float* max;       // [32] in and out: largest scaled score so far, -inf before the first segment
+  float* sum;       // [32] in and out: normaliser relative to max
+  float* keep;      // [32] out: factor of what was accumulated before
+  float* add;       // [32] out: factor of this segment's weighted values
+  bf16_t* weights;  // [ceil(num_keys / 2)][32][2] out; the partner of a last odd key is zero
+};
+
+// out[l][c] = sum_t weights[t][lane_begin + l] * values[t][col_begin + c].
+struct ValuesArgs {
+  const bf16_t* weights;  // as SoftmaxArgs.weights
+  int64_t num_keys;
+  int64_t lane_begin;           // serves kValueLanes lanes from here
+  const bf16_t* const* values;  // [num_keys] rows
+  int64_t col_begin, num_cols;  // num_cols 1 .. 32
+  float* out;                   // [kValueLanes][32]
+};
+
+// For one dtype of weights.
+struct DotPrimitives {
+  void (*dot)(const DotArgs&);
+  void (*add_leaves)(const LeavesArgs&);
+};
+
+struct Primitives {
+  DotPrimitives f8, bf16;
+  DotPrimitives f32;  // for matrices that a checkpoint stores in F32
+  // out[i] = bf16(silu(gate[i]) * up[i]), n <= 32.
+  void (*silu_mul)(const float* gate, const float* up, int64_t n, bf16_t* out);
+  // out[i] = bf16(in[i]).
+  void (*round_row)(const float* in, int64_t n, bf16_t* out);
+  void (*softmax_segment)(const SoftmaxArgs&);
+  void (*weighted_values)(const ValuesArgs&);
+};
+
+}  // namespace hadal::cpu

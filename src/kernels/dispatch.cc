@@ -1,0 +1,79 @@
+#include <string>
+
+#include "base/check.h"
+#include "base/cpu_features.h"
+#include "base/names.h"
+#include "kernels/cpu/tables.h"
+#include "kernels/kernels.h"
+#include "kernels/ref/reference.h"
+
+namespace hadal {
+namespace {
+
+struct Entry {
+  Isa isa;
+  const char* name;
+  const KernelTable* table;  // null: not in this build
+  bool (*runs_here)();
+};
+
+bool always() { return true; }
+
+bool has_avx512_bf16() {
+  const CpuFeatures& cpu = cpu_features();
+  return cpu.avx512f && cpu.avx512bw && cpu.avx512vl && cpu.avx512dq && cpu.avx512_vbmi && cpu.avx512_bf16;
+}
+
+// Slowest first.
+const Entry kEntries[] = {
+    {Isa::kReference, "reference", &reference::kTable, always},
+    {Isa::kPortable, "portable", &cpu::portable_table(), always},
+    {Isa::kAvx512Bf16, "avx512-bf16", cpu::avx512_bf16_table(), has_avx512_bf16},
+};
+
+bool available(const Entry& entry) { return entry.table != nullptr && entry.runs_here(); }
+
+const Entry& entry_of(Isa isa) {
+  for (const Entry& entry : kEntries) {
+    if (entry.isa == isa) return entry;
+  }
+  HADAL_CHECK(false, "unknown isa {}", static_cast<int>(isa));
+}
+
+}  // namespace
+
+const char* isa_name(Isa isa) { return entry_of(isa).name; }
+
+std::vector<Isa> available_isas() {
+  std::vector<Isa> isas;
+  for (const Entry& entry : kEntries) {
+    if (available(entry)) isas.push_back(entry.isa);
+  }
+  return isas;
+}
+
+const KernelTable& kernels_for(Isa isa) {
+  const Entry& entry = entry_of(isa);
+  HADAL_CHECK(available(entry), "{} kernels cannot run on this processor", entry.name);
+  return *entry.table;
+}
+
+Expected<const KernelTable*> select_kernels(std::string_view isa) {
+  if (isa == "auto") return &kernels_for(available_isas().back());
+  std::vector<std::string> names = {"auto"};
+  std::string list = "auto";
+  for (const Entry& entry : kEntries) {
+    if (isa == entry.name) {
+      if (available(entry)) return entry.table;
+      return make_error(ErrorCode::kUnsupported, "{} kernels: this processor has only: {}", isa,
+                        describe(cpu_features()));
+    }
+    names.emplace_back(entry.name);
+    list += std::string(", ") + entry.name;
+  }
+  const std::string nearest = closest_name(isa, names);
+  const std::string hint = nearest.empty() ? "." : ", did you mean '" + nearest + "'?";
+  return make_error(ErrorCode::kInvalidArgument, "unknown instruction set '{}'{} Use one of: {}", isa, hint, list);
+}
+
+}  // namespace hadal

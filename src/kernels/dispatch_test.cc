@@ -1,0 +1,58 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "base/cpu_features.h"
+#include "kernels/kernels.h"
+
+namespace hadal {
+namespace {
+
+TEST(Dispatch, AutoPicksTheFastestAvailable) {
+  const auto selected = select_kernels("auto");
+  ASSERT_TRUE(selected.has_value());
+  EXPECT_EQ((*selected)->isa, available_isas().back());
+}
+
+TEST(Dispatch, ReferenceAndPortableRunAnywhere) {
+  for (Isa isa : {Isa::kReference, Isa::kPortable}) {
+    const auto selected = select_kernels(isa_name(isa));
+    ASSERT_TRUE(selected.has_value());
+    EXPECT_EQ((*selected)->isa, isa);
+    EXPECT_STREQ((*selected)->name, isa_name(isa));
+  }
+  EXPECT_EQ(kernels_for(Isa::kReference).act_dtype, DType::kF32);
+  EXPECT_EQ(kernels_for(Isa::kPortable).act_dtype, DType::kBF16);
+}
+
+TEST(Dispatch, RefusesWhatTheProcessorLacks) {
+  const auto isas = available_isas();
+  if (std::find(isas.begin(), isas.end(), Isa::kAvx512Bf16) != isas.end()) {
+    EXPECT_TRUE(select_kernels("avx512-bf16").has_value());
+    EXPECT_TRUE(cpu_features().avx512_bf16);
+  } else {
+    const auto selected = select_kernels("avx512-bf16");
+    ASSERT_FALSE(selected.has_value());
+    EXPECT_EQ(selected.error().code, ErrorCode::kUnsupported);
+  }
+}
+
+TEST(Dispatch, NamesTheNearestSpelling) {
+  const auto selected = select_kernels("avx512_bf61");
+  ASSERT_FALSE(selected.has_value());
+  EXPECT_EQ(selected.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(selected.error().message.find("did you mean 'avx512-bf16'?"), std::string::npos)
+      << selected.error().message;
+}
+
+TEST(CpuFeatures, DescribesItself) {
+  EXPECT_EQ(describe({}), "none");
+  EXPECT_EQ(describe({.avx2 = true, .avx512_bf16 = true}), "avx2 avx512_bf16");
+  // No processor has the later extension without its base.
+  const CpuFeatures& cpu = cpu_features();
+  EXPECT_TRUE(!cpu.avx512_bf16 || cpu.avx512f);
+  EXPECT_TRUE(!cpu.avx512f || cpu.avx2);
+}
+
+}  // namespace
+}  // namespace hadal

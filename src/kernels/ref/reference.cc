@@ -1,0 +1,160 @@
+#include "kernels/ref/reference.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+#include "tensor/bf16.h"
+#include "tensor/fp8.h"
+
+namespace hadal::reference {
+namespace {
+
+float load(float x) { return x; }
+float load(bf16_t x) { return bf16_to_f32(x); }
+float load(uint8_t code) { return e4m3_to_f32(code); }
+
+template <typename Element>
+double dot_unscaled(const PackedMatrix& w, int64_t row, const float* x, int64_t k_begin, int64_t k_end) {
+  const auto* panel = reinterpret_cast<const Element*>(w.panels + row / kPanelRows * w.panel_bytes());
+  const int64_t lane = row % kPanelRows;
+  double sum = 0;
+  for (int64_t k = k_begin; k < k_end; ++k) {
+    sum += static_cast<double>(x[k]) * load(panel[(k / 2 * kPanelRows + lane) * 2 + k % 2]);
+  }
+  return sum;
+}
+
+const float* activation_row(const void* x, int64_t ldx, const int32_t* rows, int64_t token) {
+  return static_cast<const float*>(x) + (rows ? rows[token] : token) * ldx;
+}
+
+// Output rows of panels [panel_begin, panel_end).
+struct RowRange {
+  RowRange(const PackedMatrix& w, int64_t panel_begin, int64_t panel_end)
+      : begin(panel_begin * kPanelRows), end(std::min(panel_end * kPanelRows, w.rows)) {}
+  int64_t begin, end;
+};
+
+void linear(const LinearArgs& a, int64_t panel_begin, int64_t panel_end) {
+  HADAL_CHECK(a.y_dtype == DType::kF32, "reference activations are F32, not {}", dtype_name(a.y_dtype));
+  const RowRange rows(*a.w, panel_begin, panel_end);
+  for (int64_t n = rows.begin; n < rows.end; ++n) {
+    for (int64_t t = 0; t < a.num_tokens; ++t) {
+      const double y = dot(*a.w, n, activation_row(a.x, a.ldx, a.x_rows, t), 0, a.w->cols);
+      static_cast<float*>(a.y)[t * a.ldy + n] = static_cast<float>(y);
+    }
+  }
+}
+
+void gate_up(const GateUpArgs& a, int64_t panel_begin, int64_t panel_end) {
+  const RowRange rows(*a.gate, panel_begin, panel_end);
+  for (int64_t n = rows.begin; n < rows.end; ++n) {
+    for (int64_t t = 0; t < a.num_tokens; ++t) {
+      const float* x = activation_row(a.x, a.ldx, a.x_rows, t);
+      const double gate = dot(*a.gate, n, x, 0, a.gate->cols);
+      const double up = dot(*a.up, n, x, 0, a.up->cols);
+      static_cast<float*>(a.h)[t * a.ldh + n] = static_cast<float>(gate / (1 + std::exp(-gate)) * up);
+    }
+  }
+}
+
+// Scratch: f32 [num_tokens][num_leaves] of one output row.
+void down(const DownArgs& a, int64_t panel_begin, int64_t panel_end, std::byte* scratch) {
+  if (a.sources.empty()) return;
+  auto* leaves = reinterpret_cast<float*>(scratch);
+  const RowRange rows(*a.sources.front().w, panel_begin, panel_end);
+  for (int64_t n = rows.begin; n < rows.end; ++n) {
+    std::fill(leaves, leaves + a.num_tokens * a.num_leaves, 0.0f);
+    for (const DownSource& s : a.sources) {
+      const int64_t leaf_cols = s.w->cols / a.num_leaves;
+      for (int64_t i = 0; i < s.num_tokens; ++i) {
+        const float* h = static_cast<const float*>(s.h) + i * s.ldh;
+        float* token = leaves + (s.y_rows ? s.y_rows[i] : i) * a.num_leaves;
+        const float weight = s.weights ? s.weights[i] : 1.0f;
+        for (int64_t j = 0; j < a.num_leaves; ++j) {
+          token[j] += weight * static_cast<float>(dot(*s.w, n, h, j * leaf_cols, (j + 1) * leaf_cols));
+        }
+      }
+    }
+    for (int64_t t = 0; t < a.num_tokens; ++t) {
+      float* token = leaves + t * a.num_leaves;
+      for (int64_t width = a.num_leaves; width > 1; width /= 2) {
+        for (int64_t j = 0; j < width / 2; ++j) token[j] = token[2 * j] + token[2 * j + 1];
+      }
+      a.y[t * a.ldy + n] = token[0];
+    }
+  }
+}
+
+int64_t down_scratch_bytes(const DownArgs& a) {
+  return a.num_tokens * a.num_leaves * static_cast<int64_t>(sizeof(float));
+}
+
+void normalise(const float* x, const float* weight, int64_t dim, float eps, float* out) {
+  double squares = 0;
+  for (int64_t i = 0; i < dim; ++i) squares += static_cast<double>(x[i]) * x[i];
+  const double factor = 1 / std::sqrt(squares / static_cast<double>(dim) + eps);
+  for (int64_t i = 0; i < dim; ++i) out[i] = static_cast<float>(weight[i] * (x[i] * factor));
+}
+
+void rotate(const float* in, int64_t dim, const float* cos, const float* sin, float* out) {
+  for (int64_t i = 0; i < dim / 2; ++i) {
+    const double a = in[2 * i], b = in[2 * i + 1];
+    out[2 * i] = static_cast<float>(a * cos[i] - b * sin[i]);
+    out[2 * i + 1] = static_cast<float>(a * sin[i] + b * cos[i]);
+  }
+}
+
+void rms_norm(const RmsNormArgs& a) { normalise(a.x, a.weight, a.dim, a.eps, static_cast<float*>(a.out)); }
+
+void query_rope(const QueryRopeArgs& a) {
+  const int64_t head_dim = a.qk_nope_head_dim + a.qk_rope_head_dim;
+  for (int64_t h = 0; h < a.num_heads; ++h) {
+    const float* q = a.q + h * head_dim;
+    float* out = static_cast<float*>(a.out) + h * head_dim;
+    std::copy(q, q + a.qk_nope_head_dim, out);
+    rotate(q + a.qk_nope_head_dim, a.qk_rope_head_dim, a.cos, a.sin, out + a.qk_nope_head_dim);
+  }
+}
+
+void write_latent(const WriteLatentArgs& a) {
+  auto* row = static_cast<float*>(a.row);
+  normalise(a.kv, a.weight, a.kv_lora_rank, a.eps, row);
+  rotate(a.kv + a.kv_lora_rank, a.qk_rope_head_dim, a.cos, a.sin, row + a.kv_lora_rank);
+}
+
+}  // namespace
+
+double dot(const PackedMatrix& w, int64_t row, const float* x, int64_t k_begin, int64_t k_end) {
+  if (w.dtype == DType::kBF16) return dot_unscaled<bf16_t>(w, row, x, k_begin, k_end);
+  if (w.dtype == DType::kF32) return dot_unscaled<float>(w, row, x, k_begin, k_end);
+  HADAL_CHECK(w.dtype == DType::kF8E4M3, "no packed matrices of type {}", dtype_name(w.dtype));
+  const float* scales = w.scales + row / kPanelRows * w.num_scale_cols();
+  double sum = 0;
+  for (int64_t k = k_begin; k < k_end;) {
+    const int64_t end = std::min(k_end, (k / kScaleBlock + 1) * kScaleBlock);
+    sum += dot_unscaled<uint8_t>(w, row, x, k, end) * scales[k / kScaleBlock];
+    k = end;
+  }
+  return sum;
+}
+
+const KernelTable kTable = {
+    .isa = Isa::kReference,
+    .name = "reference",
+    .act_dtype = DType::kF32,
+    .linear = linear,
+    .gate_up = gate_up,
+    .down = down,
+    .down_scratch_bytes = down_scratch_bytes,
+    .rms_norm = rms_norm,
+    .query_rope = query_rope,
+    .write_latent = write_latent,
+    .attend_absorbed = attend_absorbed,
+    .absorbed_scratch_bytes = absorbed_scratch_bytes,
+    .attend_expanded = attend_expanded,
+    .expanded_scratch_bytes = expanded_scratch_bytes,
+};
+
+}  // namespace hadal::reference

@@ -1,0 +1,19 @@
+// The oracle: plain loops over the packed layout, F32 activations, sums in double and rounded once to F32. Slow. Also
+// what `--numerics reference` runs. Takes matrices of every dtype (kF32, kBF16, kF8E4M3). Same contracts as kernels.h.
+#pragma once
+
+#include "kernels/kernels.h"
+
+namespace hadal::reference {
+
+// sum over k in [k_begin, k_end) of x[k] * W[row, k], scales included.
+double dot(const PackedMatrix& w, int64_t row, const float* x, int64_t k_begin, int64_t k_end);
+
+void attend_absorbed(const AbsorbedAttentionArgs& args, std::byte* scratch);
+int64_t absorbed_scratch_bytes(const AbsorbedAttentionArgs& args);
+void attend_expanded(const ExpandedAttentionArgs& args, std::byte* scratch);
+int64_t expanded_scratch_bytes(const ExpandedAttentionArgs& args);
+
+extern const KernelTable kTable;
+
+}  // namespace hadal::reference

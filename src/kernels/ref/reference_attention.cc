@@ -1,0 +1,92 @@
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/ref/reference.h"
+
+namespace hadal::reference {
+namespace {
+
+constexpr int64_t kDoubleBytes = sizeof(double);
+constexpr int64_t kFloatBytes = sizeof(float);
+
+const float* cache_row(const PagedKvView& kv, const int32_t* block_table, int64_t position) {
+  return reinterpret_cast<const float*>(kv.row(block_table, position));
+}
+
+double dot_f32(const float* a, const float* b, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(a[i]) * b[i];
+  return sum;
+}
+
+// scores [n] become probabilities.
+void softmax(double* scores, int64_t n) {
+  const double max = *std::max_element(scores, scores + n);
+  double sum = 0;
+  for (int64_t t = 0; t < n; ++t) sum += scores[t] = std::exp(scores[t] - max);
+  for (int64_t t = 0; t < n; ++t) scores[t] /= sum;
+}
+
+}  // namespace
+
+// Scratch: double scores [num_positions] of one head.
+void attend_absorbed(const AbsorbedAttentionArgs& a, std::byte* scratch) {
+  auto* scores = reinterpret_cast<double*>(scratch);
+  for (int64_t h = 0; h < a.num_heads; ++h) {
+    const float* q_latent = static_cast<const float*>(a.q_latent) + h * a.q_latent_stride;
+    const float* q_rope = static_cast<const float*>(a.q_rope) + h * a.q_rope_stride;
+    for (int64_t t = 0; t < a.num_positions; ++t) {
+      const float* row = cache_row(*a.kv, a.block_table, t);
+      scores[t] = a.scale *
+                  (dot_f32(q_latent, row, a.kv_lora_rank) + dot_f32(q_rope, row + a.kv_lora_rank, a.qk_rope_head_dim));
+    }
+    softmax(scores, a.num_positions);
+    float* out = static_cast<float*>(a.out) + h * a.out_stride;
+    for (int64_t i = 0; i < a.kv_lora_rank; ++i) {
+      double sum = 0;
+      for (int64_t t = 0; t < a.num_positions; ++t) sum += scores[t] * cache_row(*a.kv, a.block_table, t)[i];
+      out[i] = static_cast<float>(sum);
+    }
+  }
+}
+
+int64_t absorbed_scratch_bytes(const AbsorbedAttentionArgs& a) { return a.num_positions * kDoubleBytes; }
+
+// Scratch: double scores [positions], then f32 expanded keys [positions][qk_nope] and values [positions][v].
+void attend_expanded(const ExpandedAttentionArgs& a, std::byte* scratch) {
+  const int64_t num_positions = a.first_position + a.num_queries;
+  auto* scores = reinterpret_cast<double*>(scratch);
+  auto* keys = reinterpret_cast<float*>(scratch + num_positions * kDoubleBytes);
+  float* values = keys + num_positions * a.qk_nope_head_dim;
+  for (int64_t t = 0; t < num_positions; ++t) {
+    const float* latent = cache_row(*a.kv, a.block_table, t);
+    for (int64_t i = 0; i < a.qk_nope_head_dim; ++i) {
+      keys[t * a.qk_nope_head_dim + i] = static_cast<float>(dot(*a.w_uk, i, latent, 0, a.kv_lora_rank));
+    }
+    for (int64_t i = 0; i < a.v_head_dim; ++i) {
+      values[t * a.v_head_dim + i] = static_cast<float>(dot(*a.w_uv, i, latent, 0, a.kv_lora_rank));
+    }
+  }
+  for (int64_t query = 0; query < a.num_queries; ++query) {
+    const float* q = static_cast<const float*>(a.q) + query * a.q_stride;
+    const int64_t visible = a.first_position + query + 1;
+    for (int64_t t = 0; t < visible; ++t) {
+      const float* rope_key = cache_row(*a.kv, a.block_table, t) + a.kv_lora_rank;
+      scores[t] = a.scale * (dot_f32(q, keys + t * a.qk_nope_head_dim, a.qk_nope_head_dim) +
+                             dot_f32(q + a.qk_nope_head_dim, rope_key, a.qk_rope_head_dim));
+    }
+    softmax(scores, visible);
+    float* out = static_cast<float*>(a.out) + query * a.out_stride;
+    for (int64_t i = 0; i < a.v_head_dim; ++i) {
+      double sum = 0;
+      for (int64_t t = 0; t < visible; ++t) sum += scores[t] * values[t * a.v_head_dim + i];
+      out[i] = static_cast<float>(sum);
+    }
+  }
+}
+
+int64_t expanded_scratch_bytes(const ExpandedAttentionArgs& a) {
+  return (a.first_position + a.num_queries) * (kDoubleBytes + (a.qk_nope_head_dim + a.v_head_dim) * kFloatBytes);
+}
+
+}  // namespace hadal::reference

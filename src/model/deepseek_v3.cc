@@ -1,0 +1,209 @@
+#include "model/deepseek_v3.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "model/layers.h"
+#include "tensor/bf16.h"
+
+namespace hadal {
+namespace {
+
+int64_t kv_row_bytes(const ModelConfig& config, const KernelTable& kernels) {
+  return (config.kv_lora_rank + config.qk_rope_head_dim) * static_cast<int64_t>(dtype_size_bytes(kernels.act_dtype));
+}
+
+}  // namespace
+
+int64_t kv_bytes_per_token(const ModelConfig& config, const KernelTable& kernels) {
+  return config.num_hidden_layers * kv_row_bytes(config, kernels);
+}
+
+DeepseekV3Model::DeepseekV3Model(ModelConfig config, ModelWeights weights, const KernelTable& kernels,
+                                 std::unique_ptr<ThreadPool> pool, ForwardObserver observer)
+    : config_(std::move(config)),
+      weights_(std::move(weights)),
+      kernels_(kernels),
+      pool_(std::move(pool)),
+      observer_(std::move(observer)),
+      rope_(make_rope_parameters(config_)) {}
+
+Status DeepseekV3Model::allocate_kv(int64_t num_blocks, int64_t block_size, int64_t max_tokens_per_step) {
+  constexpr int64_t kMaxTokens = int64_t{1} << 31;
+  if (num_blocks < 1 || block_size < 1 || max_tokens_per_step < 1 || num_blocks > kMaxTokens / block_size ||
+      max_tokens_per_step > kMaxTokens) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "KV cache of {} blocks of {} tokens, {} tokens per step: out of range", num_blocks, block_size,
+                      max_tokens_per_step);
+  }
+  const int64_t row_bytes = kv_row_bytes(config_, kernels_);
+  const int64_t layer_bytes = num_blocks * block_size * row_bytes;
+  const WorkspaceLimits limits = {.max_tokens = max_tokens_per_step,
+                                  .max_positions = std::min(num_blocks * block_size, config_.max_position_embeddings),
+                                  .num_threads = pool_->num_threads()};
+  HADAL_ASSIGN_OR_RETURN(
+      kv_memory_,
+      AlignedBuffer::create(static_cast<uint64_t>(layer_bytes * config_.num_hidden_layers), "the KV cache"));
+  HADAL_ASSIGN_OR_RETURN(ws_, make_workspace(config_, kernels_, limits));
+  kv_layers_.clear();
+  for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
+    kv_layers_.push_back({.base = kv_memory_.data() + layer * layer_bytes,
+                          .block_stride_bytes = block_size * row_bytes,
+                          .block_size = block_size,
+                          .row_elements = config_.kv_lora_rank + config_.qk_rope_head_dim,
+                          .row_bytes = row_bytes});
+  }
+  const auto tokens = static_cast<size_t>(max_tokens_per_step);
+  plan_.positions.reserve(tokens);
+  plan_.block_tables.reserve(tokens);
+  plan_.expanded.reserve(tokens);
+  plan_.absorbed_rows.reserve(tokens);
+  plan_.row_of_order.reserve(tokens);
+  num_blocks_ = num_blocks;
+  block_size_ = block_size;
+  max_tokens_ = max_tokens_per_step;
+  return {};
+}
+
+Status DeepseekV3Model::check_input(const StepInput& input) const {
+  const auto num_tokens = static_cast<int64_t>(input.token_ids.size());
+  if (num_tokens < 1 || num_tokens > max_tokens_) {
+    return make_error(ErrorCode::kInvalidArgument, "step of {} tokens: allocated are 1 to {}", num_tokens, max_tokens_);
+  }
+  for (const int32_t id : input.token_ids) {
+    if (id < 0 || id >= config_.vocab_size) {
+      return make_error(ErrorCode::kInvalidArgument, "token id {}: the vocabulary has {}", id, config_.vocab_size);
+    }
+  }
+  int64_t next_row = 0;
+  for (const SequenceSpan& span : input.sequences) {
+    const int64_t num_positions = span.first_position + span.num_tokens;
+    if (span.token_begin != next_row || span.num_tokens < 1 || span.first_position < 0 ||
+        num_positions > config_.max_position_embeddings) {
+      return make_error(ErrorCode::kInvalidArgument,
+                        "span of rows {} + {} at position {}: rows must be contiguous and "
+                        "positions below {}",
+                        span.token_begin, span.num_tokens, span.first_position, config_.max_position_embeddings);
+    }
+    next_row += span.num_tokens;
+    const auto num_blocks = static_cast<size_t>((num_positions + block_size_ - 1) / block_size_);
+    if (span.block_table.size() < num_blocks) {
+      return make_error(ErrorCode::kInvalidArgument, "block table of {} blocks: {} positions need {}",
+                        span.block_table.size(), num_positions, num_blocks);
+    }
+    for (const int32_t block : span.block_table.first(num_blocks)) {
+      if (block < 0 || block >= num_blocks_) {
+        return make_error(ErrorCode::kInvalidArgument, "block id {}: allocated are {}", block, num_blocks_);
+      }
+    }
+  }
+  if (next_row != num_tokens) {
+    return make_error(ErrorCode::kInvalidArgument, "sequences cover {} of {} rows", next_row, num_tokens);
+  }
+  for (const int32_t row : input.logit_rows) {
+    if (row < 0 || row >= num_tokens) {
+      return make_error(ErrorCode::kInvalidArgument, "logit row {} of {}", row, num_tokens);
+    }
+  }
+  if (input.logit_rows.size() > input.token_ids.size()) {
+    return make_error(ErrorCode::kInvalidArgument, "{} logit rows of {} rows", input.logit_rows.size(), num_tokens);
+  }
+  return {};
+}
+
+void DeepseekV3Model::plan_attention(const StepInput& input) {
+  plan_.positions.clear();
+  plan_.block_tables.clear();
+  plan_.expanded.clear();
+  plan_.absorbed_rows.clear();
+  plan_.row_of_order.clear();
+  for (const SequenceSpan& span : input.sequences) {
+    for (int64_t i = 0; i < span.num_tokens; ++i) {
+      const int64_t row = span.token_begin + i, position = span.first_position + i;
+      plan_.positions.push_back(position);
+      plan_.block_tables.push_back(span.block_table.data());
+      if (position >= span.expanded_end) {
+        plan_.absorbed_rows.push_back(static_cast<int32_t>(row));
+        continue;
+      }
+      if (i == 0) {
+        plan_.expanded.push_back({.row = row,
+                                  .order = static_cast<int64_t>(plan_.row_of_order.size()),
+                                  .first_position = position,
+                                  .block_table = span.block_table.data()});
+      }
+      ++plan_.expanded.back().num_tokens;
+      plan_.row_of_order.push_back(static_cast<int32_t>(row));
+    }
+  }
+  plan_.row_of_order.insert(plan_.row_of_order.end(), plan_.absorbed_rows.begin(), plan_.absorbed_rows.end());
+}
+
+void DeepseekV3Model::embed(const StepInput& input) {
+  const int64_t hidden = config_.hidden_size, half_rope = config_.qk_rope_head_dim / 2;
+  const auto* table = reinterpret_cast<const bf16_t*>(weights_.embed_tokens);
+  pool_->parallel_for(static_cast<int64_t>(input.token_ids.size()), [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      const bf16_t* from = table + input.token_ids[static_cast<size_t>(row)] * hidden;
+      float* x = ws_.x + row * hidden;
+      for (int64_t i = 0; i < hidden; ++i) x[i] = bf16_to_f32(from[i]);
+      rope_cos_sin(rope_, plan_.positions[static_cast<size_t>(row)], ws_.cos + row * half_rope,
+                   ws_.sin + row * half_rope);
+    }
+  });
+}
+
+void DeepseekV3Model::compute_logits(const StepContext& step, std::span<const int32_t> rows, float* logits) {
+  if (rows.empty()) return;
+  const int64_t hidden = config_.hidden_size;
+  // ws.normed is free by now: rows are gathered as they are normalised.
+  pool_->parallel_for(static_cast<int64_t>(rows.size()), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      kernels_.rms_norm({.x = ws_.x + rows[static_cast<size_t>(i)] * hidden,
+                         .weight = weights_.final_norm,
+                         .dim = hidden,
+                         .eps = config_.rms_norm_eps,
+                         .out = step.act_row(ws_.normed, i, hidden)});
+    }
+  });
+  const LinearArgs head = {.w = &weights_.lm_head,
+                           .x = ws_.normed,
+                           .ldx = hidden,
+                           .num_tokens = static_cast<int64_t>(rows.size()),
+                           .y = logits,
+                           .ldy = config_.vocab_size};
+  run_linears(step, {&head, 1});
+}
+
+void DeepseekV3Model::observe_residual(const StepContext& step, int64_t layer) const {
+  if (observer_) observer_("residual", layer, {ws_.x, DType::kF32, {step.num_tokens, config_.hidden_size}});
+}
+
+Status DeepseekV3Model::forward(const StepInput& input, float* logits) {
+  HADAL_RETURN_IF_ERROR(check_input(input));
+  plan_attention(input);
+  embed(input);
+  const StepContext step = {.config = config_,
+                            .kernels = kernels_,
+                            .rope = rope_,
+                            .pool = *pool_,
+                            .ws = ws_,
+                            .plan = plan_,
+                            .observer = observer_,
+                            .num_tokens = static_cast<int64_t>(input.token_ids.size())};
+  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
+    const LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
+    add_and_normalise(step, layer.input_norm, i > 0);
+    if (i > 0) observe_residual(step, i - 1);
+    run_attention_layer(step, layer, kv_layers_[static_cast<size_t>(i)]);
+    add_and_normalise(step, layer.post_attention_norm, true);
+    run_mlp_layer(step, layer, i);
+  }
+  add_and_normalise(step, weights_.final_norm, true);
+  observe_residual(step, config_.num_hidden_layers - 1);
+  compute_logits(step, input.logit_rows, logits);
+  return {};
+}
+
+}  // namespace hadal

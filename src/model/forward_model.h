@@ -1,0 +1,49 @@
+// The engine's view of a model: tokens and block tables in, logits out. No weights, no requests, no text.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/status.h"
+
+namespace hadal {
+
+// Consecutive tokens of one sequence inside a step.
+struct SequenceSpan {
+  int64_t token_begin = 0;     // first row in StepInput::token_ids
+  int64_t num_tokens = 0;      // >= 1
+  int64_t first_position = 0;  // absolute position of that row; earlier positions are in the cache already
+  // Tokens at positions below this use the expanded attention form, the others the absorbed one (design.md 4 d): the
+  // number of prompt tokens in full tiles, fixed when the request is first admitted.
+  int64_t expanded_end = 0;
+  // [ceil((first_position + num_tokens) / block_size)] block ids. Rows of this step are written through it.
+  std::span<const int32_t> block_table;
+};
+
+struct StepInput {
+  std::span<const int32_t> token_ids;
+  std::span<const SequenceSpan> sequences;  // cover token_ids in order, no gaps
+  std::span<const int32_t> logit_rows;      // ascending rows of token_ids whose logits are wanted; may be empty
+};
+
+// Single-owner: the engine thread. forward() uses the model's own thread pool inside.
+class ForwardModel {
+ public:
+  virtual ~ForwardModel() = default;
+
+  virtual int64_t vocab_size() const = 0;
+  virtual int64_t max_position_embeddings() const = 0;
+  // Bytes that one cached token needs over all layers.
+  virtual int64_t kv_bytes_per_token() const = 0;
+
+  // Reserves the latent cache: num_blocks blocks of block_size tokens in every layer. Once, before forward().
+  // Errors: kResourceExhausted.
+  virtual Status allocate_kv(int64_t num_blocks, int64_t block_size, int64_t max_tokens_per_step) = 0;
+
+  // Runs one step: writes the rows' keys to the cache and logits f32 [logit_rows.size(), vocab_size()].
+  // A token's bits depend on its sequence's tokens and its position alone, not on what else is in the step.
+  // Errors: kInternal (a rank failed); the cache rows of this step are then undefined.
+  virtual Status forward(const StepInput& input, float* logits) = 0;
+};
+
+}  // namespace hadal

@@ -1,0 +1,27 @@
+// Opens a Hugging Face folder and returns a model ready for allocate_kv(). What callers outside model/ include.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "base/status.h"
+#include "kernels/kernels.h"
+#include "model/forward_model.h"
+#include "model/forward_observer.h"
+#include "model/loader.h"
+
+namespace hadal {
+
+struct LoadOptions {
+  const KernelTable* kernels = nullptr;  // null: the fastest that this processor runs
+  int num_threads = 0;                   // 0: default_num_threads()
+  bool pin_threads = false;              // bind workers to one core each
+  LoadProgress progress;                 // may be empty
+  ForwardObserver observer;              // may be empty
+};
+
+// Checks the folder, then loads all of it. Errors: the first problem that inspect_model() would list, or
+// kResourceExhausted before any weight is read.
+Expected<std::unique_ptr<ForwardModel>> load_deepseek_v3(const std::filesystem::path& dir, const LoadOptions& options);
+
+}  // namespace hadal

@@ -1,0 +1,24 @@
+// How much RAM a model takes beside its weights, known before anything is loaded.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/kernels.h"
+#include "model/config.h"
+
+namespace hadal {
+
+// Bytes that one cached token needs over all layers.
+int64_t kv_bytes_per_token(const ModelConfig& config, const KernelTable& kernels);
+
+// The sizes that an activation workspace is made for.
+struct WorkspaceLimits {
+  int64_t max_tokens = 0;     // tokens per step
+  int64_t max_positions = 0;  // longest sequence
+  int num_threads = 1;
+};
+
+// Bytes of activations and kernel scratch that allocate_kv() reserves beside the cache.
+uint64_t workspace_bytes(const ModelConfig& config, const KernelTable& kernels, const WorkspaceLimits& limits);
+
+}  // namespace hadal

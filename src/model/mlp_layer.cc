@@ -1,0 +1,103 @@
+#include <algorithm>
+
+#include "model/layers.h"
+
+namespace hadal {
+namespace {
+
+GateUpArgs gate_up_of(const StepContext& step, const MlpWeights& mlp, int64_t num_tokens, std::byte* h) {
+  return {.gate = &mlp.gate,
+          .up = &mlp.up,
+          .x = step.ws.normed,
+          .ldx = step.config.hidden_size,
+          .num_tokens = num_tokens,
+          .h = h,
+          .ldh = mlp.gate.rows};
+}
+
+DownSource down_of(const MlpWeights& mlp, int64_t num_tokens, const std::byte* h) {
+  return {.w = &mlp.down, .h = h, .ldh = mlp.down.cols, .num_tokens = num_tokens};
+}
+
+void run_dense(const StepContext& step, const MlpWeights& mlp) {
+  const GateUpArgs gate_up = gate_up_of(step, mlp, step.num_tokens, step.ws.mlp_h);
+  run_gate_ups(step, {&gate_up, 1});
+  const DownSource source = down_of(mlp, step.num_tokens, step.ws.mlp_h);
+  run_down(step, {&source, 1}, num_leaves_for({mlp.down.cols}));
+}
+
+void route(const StepContext& step, const LayerWeights& layer, int64_t layer_idx) {
+  Workspace& ws = step.ws;
+  const RouterConfig& router = step.config.router;
+  const LinearArgs logits = {.w = &layer.router,
+                             .x = ws.normed,
+                             .ldx = step.config.hidden_size,
+                             .num_tokens = step.num_tokens,
+                             .y = ws.router_logits,
+                             .ldy = router.n_routed_experts};
+  run_linears(step, {&logits, 1});
+  const int64_t top_k = router.num_experts_per_tok;
+  step.pool.parallel_for(step.num_tokens, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      route_token(router, ws.router_logits + row * router.n_routed_experts, layer.router_bias,
+                  ws.expert_ids + row * top_k, ws.expert_weights + row * top_k);
+    }
+  });
+  if (step.observer) {
+    step.observer("router.expert_ids", layer_idx, {ws.expert_ids, DType::kI32, {step.num_tokens, top_k}});
+    step.observer("router.weights", layer_idx, {ws.expert_weights, DType::kF32, {step.num_tokens, top_k}});
+  }
+}
+
+// Sorts the step's (token, expert) pairs by expert, tokens ascending inside one.
+void group_by_expert(const StepContext& step) {
+  Workspace& ws = step.ws;
+  const int64_t top_k = step.config.router.num_experts_per_tok;
+  const int64_t num_pairs = step.num_tokens * top_k;
+  std::vector<int64_t>& offsets = ws.expert_offsets;
+  std::fill(offsets.begin(), offsets.end(), 0);
+  for (int64_t i = 0; i < num_pairs; ++i) ++offsets[static_cast<size_t>(ws.expert_ids[i])];
+  int64_t end = 0;
+  for (int64_t& offset : offsets) offset = end += offset;  // ends; filling backwards turns them into beginnings
+  for (int64_t i = num_pairs - 1; i >= 0; --i) {
+    const int64_t at = --offsets[static_cast<size_t>(ws.expert_ids[i])];
+    ws.expert_rows[at] = static_cast<int32_t>(i / top_k);
+    ws.grouped_weights[at] = ws.expert_weights[i];
+  }
+}
+
+void run_experts(const StepContext& step, const LayerWeights& layer) {
+  Workspace& ws = step.ws;
+  const int64_t width = step.config.moe_intermediate_size;
+  ws.gate_ups.clear();
+  ws.down_sources.clear();
+  for (size_t expert = 0; expert < layer.experts.size(); ++expert) {
+    const int64_t begin = ws.expert_offsets[expert], count = ws.expert_offsets[expert + 1] - begin;
+    if (count == 0) continue;
+    const MlpWeights& mlp = layer.experts[expert];
+    std::byte* h = step.act_row(ws.expert_h, begin, width);
+    ws.gate_ups.push_back(gate_up_of(step, mlp, count, h));
+    ws.gate_ups.back().x_rows = ws.expert_rows + begin;
+    ws.down_sources.push_back(down_of(mlp, count, h));
+    ws.down_sources.back().y_rows = ws.expert_rows + begin;
+    ws.down_sources.back().weights = ws.grouped_weights + begin;
+  }
+  const int64_t shared_width = step.config.shared_intermediate_size();
+  if (shared_width > 0) {
+    ws.gate_ups.push_back(gate_up_of(step, layer.mlp, step.num_tokens, ws.mlp_h));
+    ws.down_sources.push_back(down_of(layer.mlp, step.num_tokens, ws.mlp_h));
+  }
+  run_gate_ups(step, ws.gate_ups);
+  run_down(step, ws.down_sources, num_leaves_for({width, shared_width}));
+}
+
+}  // namespace
+
+void run_mlp_layer(const StepContext& step, const LayerWeights& layer, int64_t layer_idx) {
+  if (!layer.is_moe) return run_dense(step, layer.mlp);
+  route(step, layer, layer_idx);
+  group_by_expert(step);
+  run_experts(step, layer);
+}
+
+}  // namespace hadal

@@ -1,0 +1,117 @@
+// What the layers of one forward step share. Internal to model/.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "base/check.h"
+#include "base/thread_pool.h"
+#include "kernels/kernels.h"
+#include "model/config.h"
+#include "model/forward_observer.h"
+#include "model/memory_needs.h"
+#include "model/rope.h"
+
+namespace hadal {
+
+// Absorbed-form tokens are run in batches of this many: their latent queries are heads x kv_lora_rank wide.
+inline constexpr int64_t kAbsorbedBatchTokens = 256;
+// Leaves of a row-parallel linear (design: canonical arithmetic).
+inline constexpr int64_t kMaxLeaves = 16;
+// Heads that one attention work item serves.
+inline constexpr int64_t kHeadGroup = 32;
+
+// Activation memory of a step, made once. "act" buffers hold elements of the kernel table's act dtype.
+struct Workspace {
+  float* x = nullptr;                  // [tokens, hidden] residual stream
+  float* delta = nullptr;              // [tokens, hidden] output of the last block, not yet added to x
+  std::byte* normed = nullptr;         // act [tokens, hidden]
+  float* cos = nullptr;                // [tokens, qk_rope / 2]
+  float* sin = nullptr;                // [tokens, qk_rope / 2]
+  float* q_a = nullptr;                // [tokens, q_lora_rank]
+  std::byte* q_a_normed = nullptr;     // act [tokens, q_lora_rank]
+  float* kv = nullptr;                 // [tokens, kv_lora_rank + qk_rope]
+  float* q = nullptr;                  // [tokens, heads, qk_head_dim]
+  std::byte* q_rotated = nullptr;      // act, same shape
+  std::byte* q_latent = nullptr;       // act [absorbed batch, heads, kv_lora_rank]
+  std::byte* attended = nullptr;       // act [absorbed batch, heads, kv_lora_rank]
+  std::byte* attention_out = nullptr;  // act [tokens in attention order, heads, v_head_dim]
+  float* router_logits = nullptr;      // [tokens, n_routed_experts]
+  int32_t* expert_ids = nullptr;       // [tokens, num_experts_per_tok]
+  float* expert_weights = nullptr;     // [tokens, num_experts_per_tok]
+  int32_t* expert_rows = nullptr;      // [tokens * num_experts_per_tok] token rows, grouped by expert
+  float* grouped_weights = nullptr;    // the same order
+  std::byte* expert_h = nullptr;       // act [tokens * num_experts_per_tok, moe_intermediate]
+  std::byte* mlp_h = nullptr;          // act [tokens, widest dense or shared MLP]
+  std::byte* scratch = nullptr;        // [num_threads, scratch_bytes] of the kernels
+  int64_t scratch_bytes = 0;           // per worker, a multiple of 64
+
+  // Work lists, sized once and reused.
+  std::vector<int64_t> expert_offsets;  // [n_routed_experts + 1] into expert_rows
+  std::vector<LinearArgs> linears;
+  std::vector<GateUpArgs> gate_ups;
+  std::vector<DownSource> down_sources;
+  std::vector<int64_t> panel_ends;  // cumulated panels of a work list
+
+  AlignedBuffer memory;
+
+  std::byte* scratch_of(int worker_idx) const { return scratch + worker_idx * scratch_bytes; }
+};
+
+// Errors: kResourceExhausted.
+Expected<Workspace> make_workspace(const ModelConfig& config, const KernelTable& kernels,
+                                   const WorkspaceLimits& limits);
+
+// Consecutive rows of one sequence that use the expanded form.
+struct ExpandedSpan {
+  int64_t row = 0;    // first token row
+  int64_t order = 0;  // first row of attention_out
+  int64_t num_tokens = 0;
+  int64_t first_position = 0;
+  const int32_t* block_table = nullptr;
+};
+
+// How the tokens of a step attend. The same for every layer. Attention order: expanded spans first, then absorbed
+// tokens.
+struct AttentionPlan {
+  std::vector<int64_t> positions;            // [tokens]
+  std::vector<const int32_t*> block_tables;  // [tokens]
+  std::vector<ExpandedSpan> expanded;
+  std::vector<int32_t> absorbed_rows;
+  std::vector<int32_t> row_of_order;  // [tokens] token row of each row of attention_out
+};
+
+struct StepContext {
+  const ModelConfig& config;
+  const KernelTable& kernels;
+  const RopeParameters& rope;
+  ThreadPool& pool;
+  Workspace& ws;
+  const AttentionPlan& plan;
+  const ForwardObserver& observer;
+  int64_t num_tokens = 0;
+
+  int64_t act_bytes() const { return static_cast<int64_t>(dtype_size_bytes(kernels.act_dtype)); }
+  std::byte* act_row(std::byte* base, int64_t row, int64_t row_elements) const {
+    return base + row * row_elements * act_bytes();
+  }
+};
+
+// Leaves of a row-parallel linear: the largest power of two, at most 16, that divides every given width.
+int64_t num_leaves_for(std::initializer_list<int64_t> widths);
+
+// x += delta (unless first), then normed = RMSNorm(x), for all tokens.
+void add_and_normalise(const StepContext& step, const float* norm_weight, bool add_delta);
+
+// Runs linears that are independent of each other over all their panels.
+void run_linears(const StepContext& step, std::span<const LinearArgs> linears);
+void run_gate_ups(const StepContext& step, std::span<const GateUpArgs> gate_ups);
+// Overwrites ws.delta for all tokens.
+void run_down(const StepContext& step, std::span<const DownSource> sources, int64_t num_leaves);
+
+}  // namespace hadal

@@ -1,0 +1,81 @@
+// The weights of a model in RAM, in the kernels' order. Dtypes: matrices are FP8 with block scales where the checkpoint
+// has FP8, else BF16; all F32 for kernels whose activations are F32. Vectors are F32.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "kernels/kernels.h"
+#include "kernels/packed_matrix.h"
+#include "model/config.h"
+#include "model/weight_plan.h"
+
+namespace hadal {
+
+// down(silu(gate x) * (up x)); gate and up [width, hidden], down [hidden, width].
+struct MlpWeights {
+  PackedMatrix gate, up, down;
+};
+
+// kv_b_proj of one head, BF16 (F32): dequantised once, one rounding.
+struct HeadWeights {
+  PackedMatrix w_uk;    // [qk_nope_head_dim, kv_lora_rank]
+  PackedMatrix w_uv;    // [v_head_dim, kv_lora_rank]
+  PackedMatrix w_uk_t;  // [kv_lora_rank, qk_nope_head_dim]
+};
+
+struct LayerWeights {
+  const float* input_norm = nullptr;           // [hidden]
+  const float* post_attention_norm = nullptr;  // [hidden]
+
+  PackedMatrix q;                    // [heads * qk_head_dim, q_lora_rank (q_b_proj) or hidden (q_proj)]
+  PackedMatrix q_a;                  // [q_lora_rank, hidden]; rows == 0 without q_lora_rank
+  const float* q_a_norm = nullptr;   // [q_lora_rank]
+  PackedMatrix kv_a;                 // [kv_lora_rank + qk_rope_head_dim, hidden]
+  const float* kv_a_norm = nullptr;  // [kv_lora_rank]
+  std::vector<HeadWeights> heads;
+  PackedMatrix o;  // [hidden, heads * v_head_dim]
+
+  bool is_moe = false;
+  MlpWeights mlp;                      // dense layers: the MLP; MoE layers: the shared expert, if any
+  PackedMatrix router;                 // [n_routed_experts, hidden]
+  const float* router_bias = nullptr;  // [n_routed_experts]
+  std::vector<MlpWeights> experts;
+};
+
+// Owns the memory that all the views point into. Movable; immutable once loaded.
+struct ModelWeights {
+  const std::byte* embed_tokens = nullptr;  // BF16 [vocab, hidden], row-major
+  std::vector<LayerWeights> layers;
+  const float* final_norm = nullptr;  // [hidden]
+  PackedMatrix lm_head;               // [vocab, hidden]
+  std::vector<AlignedBuffer> arenas;  // one per layer, then one for the top level
+};
+
+// Where the content of one checkpoint tensor goes. Exactly one destination is set.
+struct WeightDestination {
+  const PlannedTensor* tensor = nullptr;
+  PackedMatrix* matrix = nullptr;
+  std::vector<HeadWeights>* heads = nullptr;
+  float* vector = nullptr;
+  std::byte* rows = nullptr;  // copied as stored
+};
+
+// The dtype a planned tensor has in the checkpoint at hand.
+using StoredDType = std::function<DType(const PlannedTensor&)>;
+
+// Bytes of every arena that place_weights() will ask for.
+std::vector<uint64_t> weight_arena_bytes(const ModelConfig& config, const std::vector<PlannedTensor>& plan,
+                                         const StoredDType& stored_dtype, DType act_dtype);
+
+// Allocates the arenas and points every view into them; contents are zero until filled. The destinations, in plan
+// order, point into `plan` and `weights`. MTP layers have none. Errors: kResourceExhausted, before touching memory.
+Expected<std::vector<WeightDestination>> place_weights(const ModelConfig& config,
+                                                       const std::vector<PlannedTensor>& plan,
+                                                       const StoredDType& stored_dtype, DType act_dtype,
+                                                       ModelWeights& weights);
+
+}  // namespace hadal

@@ -1,0 +1,104 @@
+#include <algorithm>
+#include <array>
+
+#include "model/step_context.h"
+
+namespace hadal {
+namespace {
+
+constexpr int64_t kAlignment = 64;
+int64_t align(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+// The kernels' need for the largest calls that the limits allow.
+int64_t scratch_bytes(const ModelConfig& config, const KernelTable& kernels, const WorkspaceLimits& limits) {
+  const AbsorbedAttentionArgs absorbed = {.num_heads = std::min(kHeadGroup, config.num_attention_heads),
+                                          .kv_lora_rank = config.kv_lora_rank,
+                                          .qk_rope_head_dim = config.qk_rope_head_dim,
+                                          .num_positions = limits.max_positions};
+  const int64_t queries = std::min(limits.max_tokens, limits.max_positions);
+  const ExpandedAttentionArgs expanded = {.num_queries = queries,
+                                          .first_position = limits.max_positions - queries,
+                                          .kv_lora_rank = config.kv_lora_rank,
+                                          .qk_nope_head_dim = config.qk_nope_head_dim,
+                                          .qk_rope_head_dim = config.qk_rope_head_dim,
+                                          .v_head_dim = config.v_head_dim};
+  const PackedMatrix matrix = {.rows = config.hidden_size, .cols = kMaxLeaves};
+  const std::array<DownSource, 1> source = {DownSource{.w = &matrix, .num_tokens = limits.max_tokens}};
+  const DownArgs down = {.sources = source, .num_leaves = kMaxLeaves, .num_tokens = limits.max_tokens};
+  return align(std::max({kernels.absorbed_scratch_bytes(absorbed), kernels.expanded_scratch_bytes(expanded),
+                         kernels.down_scratch_bytes(down)}));
+}
+
+class Carver {
+ public:
+  explicit Carver(std::byte* base) : base_(base) {}
+  template <typename T>
+  void take(T*& pointer, int64_t count, int64_t element_bytes = sizeof(T)) {
+    if (base_ != nullptr) pointer = reinterpret_cast<T*>(base_ + used_);
+    used_ += align(count * element_bytes);
+  }
+  int64_t used_bytes() const { return used_; }
+
+ private:
+  std::byte* base_;
+  int64_t used_ = 0;
+};
+
+// Sets the pointers of `ws` into `base`, or only counts when base is null.
+int64_t carve(const ModelConfig& config, const KernelTable& kernels, const WorkspaceLimits& limits, std::byte* base,
+              Workspace& ws) {
+  const int64_t tokens = limits.max_tokens, heads = config.num_attention_heads;
+  const int64_t act = static_cast<int64_t>(dtype_size_bytes(kernels.act_dtype));
+  const int64_t absorbed = std::min(tokens, kAbsorbedBatchTokens);
+  const int64_t top_k = config.router.num_experts_per_tok;
+  const int64_t q_size = heads * config.qk_head_dim();
+  Carver carver(base);
+  carver.take(ws.x, tokens * config.hidden_size);
+  carver.take(ws.delta, tokens * config.hidden_size);
+  carver.take(ws.normed, tokens * config.hidden_size, act);
+  carver.take(ws.cos, tokens * config.qk_rope_head_dim / 2);
+  carver.take(ws.sin, tokens * config.qk_rope_head_dim / 2);
+  carver.take(ws.q_a, tokens * config.q_lora_rank);
+  carver.take(ws.q_a_normed, tokens * config.q_lora_rank, act);
+  carver.take(ws.kv, tokens * (config.kv_lora_rank + config.qk_rope_head_dim));
+  carver.take(ws.q, tokens * q_size);
+  carver.take(ws.q_rotated, tokens * q_size, act);
+  carver.take(ws.q_latent, absorbed * heads * config.kv_lora_rank, act);
+  carver.take(ws.attended, absorbed * heads * config.kv_lora_rank, act);
+  carver.take(ws.attention_out, tokens * heads * config.v_head_dim, act);
+  carver.take(ws.router_logits, tokens * config.router.n_routed_experts);
+  carver.take(ws.expert_ids, tokens * top_k);
+  carver.take(ws.expert_weights, tokens * top_k);
+  carver.take(ws.expert_rows, tokens * top_k);
+  carver.take(ws.grouped_weights, tokens * top_k);
+  carver.take(ws.expert_h, tokens * top_k * config.moe_intermediate_size, act);
+  carver.take(ws.mlp_h, tokens * std::max(config.intermediate_size, config.shared_intermediate_size()), act);
+  ws.scratch_bytes = scratch_bytes(config, kernels, limits);
+  carver.take(ws.scratch, ws.scratch_bytes * limits.num_threads);
+  return carver.used_bytes();
+}
+
+}  // namespace
+
+uint64_t workspace_bytes(const ModelConfig& config, const KernelTable& kernels, const WorkspaceLimits& limits) {
+  Workspace counted;
+  return static_cast<uint64_t>(carve(config, kernels, limits, nullptr, counted));
+}
+
+Expected<Workspace> make_workspace(const ModelConfig& config, const KernelTable& kernels,
+                                   const WorkspaceLimits& limits) {
+  Workspace ws;
+  HADAL_ASSIGN_OR_RETURN(ws.memory,
+                         AlignedBuffer::create(workspace_bytes(config, kernels, limits), "the activation workspace"));
+  carve(config, kernels, limits, ws.memory.data(), ws);
+  const size_t experts = static_cast<size_t>(config.router.n_routed_experts);
+  ws.expert_offsets.resize(experts + 1);
+  ws.gate_ups.reserve(experts + 1);
+  ws.down_sources.reserve(experts + 1);
+  const size_t linears = static_cast<size_t>(std::max<int64_t>(config.num_attention_heads, 2));
+  ws.linears.reserve(linears);
+  ws.panel_ends.reserve(std::max(experts + 1, linears));
+  return ws;
+}
+
+}  // namespace hadal

@@ -1,0 +1,257 @@
+#include "engine/engine_core.h"
+
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "engine/random.h"
+#include "engine/request_check.h"
+
+namespace hadal {
+namespace {
+
+bool contains(std::span<const int32_t> ids, int32_t id) { return std::find(ids.begin(), ids.end(), id) != ids.end(); }
+
+// Grows geometrically at the engine's pace instead of once per few tokens.
+constexpr size_t kReservedTokens = 1024;
+
+}  // namespace
+
+EngineCore::EngineCore(std::unique_ptr<ForwardModel> model, const EngineOptions& options, StepObserver observer,
+                       EndObserver end_observer)
+    : options_(options),
+      model_(std::move(model)),
+      observer_(std::move(observer)),
+      end_observer_(std::move(end_observer)),
+      blocks_(options.num_blocks, options.block_size, options.enable_prefix_caching),
+      planner_(options_, blocks_, queues_),
+      sampler_(model_->vocab_size(), options.num_valid_tokens) {}
+
+void EngineCore::add(Request request, OutputSink sink) {
+  auto sequence = std::make_unique<Sequence>();
+  Sequence& s = *sequence;
+  s.rank = {.priority = request.priority, .arrival = num_added_++};
+  s.seed = request.sampling.seed.value_or(derive_seed(options_.seed, s.rank.arrival));
+  s.num_prompt_tokens = static_cast<int64_t>(request.prompt_ids.size());
+  s.expanded_end = s.num_prompt_tokens / options_.prompt_tile_tokens * options_.prompt_tile_tokens;
+  s.length_limit = sequence_length_limit(options_);
+  s.counts = TokenCounts(request.sampling, request.prompt_ids);
+  s.tokens = std::move(request.prompt_ids);
+  s.tokens.reserve(s.tokens.size() + std::min<size_t>(request.sampling.max_tokens, kReservedTokens));
+  s.request = std::move(request);
+  s.sink = std::move(sink);
+  if (s.wants_prompt_logprobs()) s.prompt_outputs.push_back({.token_id = s.tokens[0]});
+  queues_.waiting.insert(&s);
+  const bool is_new = sequences_.emplace(s.request.request_id, std::move(sequence)).second;
+  HADAL_CHECK(is_new, "request id in use");
+}
+
+void EngineCore::abort(const std::string& request_id) {
+  if (const auto found = sequences_.find(request_id); found != sequences_.end()) {
+    finish(found->second.get(), FinishReason::kAbort);
+  }
+}
+
+void EngineCore::abort_all() {
+  while (!sequences_.empty()) finish(sequences_.begin()->second.get(), FinishReason::kAbort);
+}
+
+void EngineCore::fail_all(const std::string& error) {
+  while (!sequences_.empty()) finish(sequences_.begin()->second.get(), FinishReason::kError, error);
+}
+
+void EngineCore::step() {
+  const auto begin = std::chrono::steady_clock::now();
+  planner_.plan(batch_);
+  counters_.num_preemptions += batch_.num_preempted;
+  if (batch_.members.empty()) return;
+  if (options_.check_invariants) {
+    const std::string wrong = find_plan_violation(batch_.plan, snapshot(), options_);
+    HADAL_CHECK(wrong.empty(), "{}", wrong);
+  }
+
+  if (const Status ran = run(); ran) {
+    num_consecutive_failures_ = 0;
+    for (size_t i = 0; i < batch_.members.size(); ++i) commit(batch_.members[i], batch_.plan.sequences[i]);
+  } else {
+    // Only rows of this plan are undefined, and those lie in blocks that are neither shared nor published.
+    ++num_consecutive_failures_;
+    log_error("a step failed: {}", ran.error().message);
+    for (Sequence* sequence : batch_.members) finish(sequence, FinishReason::kError, ran.error().message);
+  }
+  ++counters_.num_steps;
+  check_state();
+  if (!observer_) return;
+  const std::chrono::duration<double> duration = std::chrono::steady_clock::now() - begin;
+  observer_({.duration_s = duration.count(),
+             .num_prefill_tokens = batch_.num_prefill_tokens,
+             .num_decode_tokens = batch_.num_decode_tokens,
+             .num_sequences = static_cast<int64_t>(batch_.members.size()),
+             .num_preempted = batch_.num_preempted});
+}
+
+Status EngineCore::run() {
+  const int64_t num_rows = static_cast<int64_t>(batch_.plan.logit_rows.size());
+  if (num_rows > logit_capacity_rows_) {
+    logit_capacity_rows_ = std::max(num_rows, std::min(2 * logit_capacity_rows_, options_.max_num_seqs));
+    logits_.reset(new float[logit_capacity_rows_ * model_->vocab_size()]);
+  }
+  try {
+    return model_->forward(make_step_input(batch_.plan, spans_), logits_.get());
+  } catch (const std::exception& e) {
+    return make_error(ErrorCode::kInternal, "the model threw: {}", e.what());
+  }
+}
+
+void EngineCore::commit(Sequence* sequence, const PlannedSequence& planned) {
+  if (Status described = collect_prompt_logprobs(sequence, planned); !described) {
+    return finish(sequence, FinishReason::kError, described.error().message);
+  }
+  const bool samples = planned.first_position + planned.num_tokens == sequence->num_tokens();
+  const bool wants_tokens = sequence->request.sampling.max_tokens > 0;
+  if (samples && wants_tokens) {
+    float* logits = logits_of(planned, planned.num_logits - 1);
+    if (Status sampled = sampler_.sample(logits, sample_context(*sequence), token_); !sampled) {
+      return finish(sequence, FinishReason::kError, sampled.error().message);
+    }
+  }
+  sequence->num_computed_tokens += planned.num_tokens;
+  blocks_.publish(sequence->blocks, sequence->computed(), sequence->request.cache_salt,
+                  shareable_end(*sequence, options_));
+  if (!samples) return;
+  if (sequence->num_generated_tokens() == 0) {
+    counters_.prompt_tokens += sequence->num_prompt_tokens - sequence->num_cached_tokens;
+    if (options_.enable_prefix_caching && !sequence->wants_prompt_logprobs()) {
+      counters_.prefix_cache_queries += sequence->num_prompt_tokens;
+      counters_.prefix_cache_hits += sequence->num_cached_tokens;
+    }
+  }
+  if (!wants_tokens) return finish(sequence, FinishReason::kLength);
+  commit_token(sequence, token_);
+}
+
+Status EngineCore::collect_prompt_logprobs(Sequence* sequence, const PlannedSequence& planned) {
+  if (!sequence->misses_prompt_logprobs()) return {};
+  const int64_t end = planned.first_position + planned.num_tokens;
+  for (int64_t idx = 0; idx < planned.num_logits; ++idx) {
+    const int64_t described = end - planned.num_logits + idx + 1;  // a row tells of the next position
+    if (described >= sequence->num_prompt_tokens) break;
+    TokenOutput& out = sequence->prompt_outputs.emplace_back();
+    HADAL_RETURN_IF_ERROR(sampler_.describe(logits_of(planned, idx), sequence->tokens[described],
+                                            sequence->request.sampling.num_prompt_logprobs, out));
+  }
+  return {};
+}
+
+void EngineCore::commit_token(Sequence* sequence, const TokenOutput& token) {
+  try {
+    if (sequence->request.constraint) sequence->request.constraint->accept(token.token_id);
+  } catch (const std::exception& e) {
+    return finish(sequence, FinishReason::kError, fmt::format("the token constraint failed: {}", e.what()));
+  }
+  const bool is_first = sequence->num_generated_tokens() == 0;
+  sequence->tokens.push_back(token.token_id);
+  sequence->counts.add_generated(token.token_id);
+  ++counters_.generation_tokens;
+
+  RequestOutput& output = new_output(sequence);
+  output.tokens.push_back(token);
+  if (is_first) output.prompt_tokens = std::move(sequence->prompt_outputs);
+  output.finish_reason = finish_reason_after(*sequence, token.token_id);
+  if (output.finish_reason == FinishReason::kStop) output.stop_token_id = token.token_id;
+  if (output.finish_reason != FinishReason::kNone) return end(sequence);
+  if (!deliver(sequence)) finish(sequence, FinishReason::kAbort);
+}
+
+FinishReason EngineCore::finish_reason_after(const Sequence& sequence, int32_t token_id) const {
+  const SamplingParams& params = sequence.request.sampling;
+  const bool is_stop =
+      contains(params.stop_token_ids, token_id) || (!params.ignore_eos && contains(options_.eos_token_ids, token_id));
+  if (is_stop && sequence.num_generated_tokens() > params.min_tokens) return FinishReason::kStop;
+  if (sequence.num_generated_tokens() >= params.max_tokens) return FinishReason::kLength;
+  return sequence.num_tokens() >= sequence.length_limit ? FinishReason::kLength : FinishReason::kNone;
+}
+
+SampleContext EngineCore::sample_context(const Sequence& sequence) const {
+  return {.rules = {.params = &sequence.request.sampling,
+                    .constraint = sequence.request.constraint.get(),
+                    .counts = &sequence.counts,
+                    .generated = sequence.generated(),
+                    .eos_token_ids = options_.eos_token_ids},
+          .seed = sequence.seed,
+          .sample_idx = sequence.request.sample_idx,
+          .position = static_cast<uint64_t>(sequence.num_tokens())};
+}
+
+float* EngineCore::logits_of(const PlannedSequence& planned, int64_t idx) {
+  return logits_.get() + (planned.logit_begin + idx) * model_->vocab_size();
+}
+
+RequestOutput& EngineCore::new_output(Sequence* sequence) {
+  output_.tokens.clear();
+  output_.prompt_tokens.clear();
+  output_.finish_reason = FinishReason::kNone;
+  output_.stop_token_id = -1;
+  output_.error.clear();
+  output_.num_prompt_tokens = sequence->num_prompt_tokens;
+  output_.num_cached_tokens = sequence->num_cached_tokens;
+  return output_;
+}
+
+// False: the sink threw, so nobody listens any more.
+bool EngineCore::deliver(Sequence* sequence) {
+  if (!sequence->sink) return true;
+  try {
+    sequence->sink(std::move(output_));
+    return true;
+  } catch (const std::exception& e) {
+    log_error("a request's sink threw: {}", e.what());
+  } catch (...) {
+    log_error("a request's sink threw");
+  }
+  sequence->sink = nullptr;
+  return false;
+}
+
+void EngineCore::finish(Sequence* sequence, FinishReason reason, const std::string& error) {
+  RequestOutput& output = new_output(sequence);
+  output.finish_reason = reason;
+  output.error = error;
+  if (reason == FinishReason::kLength) output.prompt_tokens = std::move(sequence->prompt_outputs);
+  end(sequence);
+}
+
+void EngineCore::end(Sequence* sequence) {
+  const auto running = std::find(queues_.running.begin(), queues_.running.end(), sequence);
+  if (running != queues_.running.end()) {
+    queues_.running.erase(running);
+  } else {
+    queues_.waiting.erase(sequence);
+  }
+  blocks_.release(sequence->blocks);
+  const auto node = sequences_.extract(sequence->request.request_id);
+  if (end_observer_) end_observer_(node.key());
+  deliver(sequence);
+}
+
+void EngineCore::check_state() const {
+  if (!options_.check_invariants) return;
+  const std::string wrong = find_violation(snapshot(), options_);
+  HADAL_CHECK(wrong.empty(), "{}", wrong);
+}
+
+EngineStats EngineCore::stats() const {
+  EngineStats stats = counters_;
+  stats.num_requests_running = static_cast<int64_t>(queues_.running.size());
+  stats.num_requests_waiting = static_cast<int64_t>(queues_.waiting.size());
+  stats.num_blocks = options_.num_blocks;
+  stats.num_free_blocks = blocks_.allocator().num_free();
+  stats.kv_cache_usage =
+      static_cast<double>(stats.num_blocks - stats.num_free_blocks) / static_cast<double>(stats.num_blocks);
+  return stats;
+}
+
+}  // namespace hadal

@@ -1,0 +1,66 @@
+// A ForwardModel for tests whose logits are a hash of everything a token may depend on, read back through the cache:
+// all earlier tokens, their positions and their attention form. A wrong block table, a block shared or overwritten
+// wrongly, a wrong position or form changes the answer. It also refuses a step that breaks the contract.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/request.h"
+#include "model/forward_model.h"
+
+namespace hadal::testing {
+
+inline constexpr int64_t kFakeVocabSize = 97;
+// A prompt that begins with this id gets NaN logits once it is longer than kNanLength tokens.
+inline constexpr int32_t kNanToken = 96;
+inline constexpr int64_t kNanLength = 12;
+
+// Seen by the test while the engine owns the model.
+struct FakeModelState {
+  std::atomic<int64_t> num_steps{0};
+  std::atomic<int64_t> num_rows{0};
+  std::atomic<int64_t> num_failures_to_come{0};  // forward() fails that often
+  std::string violation;                         // the first broken rule; read it when the engine is still
+};
+
+class FakeModel final : public ForwardModel {
+ public:
+  explicit FakeModel(std::shared_ptr<FakeModelState> state, int64_t vocab_size = kFakeVocabSize)
+      : state_(std::move(state)), vocab_size_(vocab_size) {}
+
+  int64_t vocab_size() const override { return vocab_size_; }
+  int64_t max_position_embeddings() const override { return 1 << 20; }
+  int64_t kv_bytes_per_token() const override { return sizeof(Slot); }
+  Status allocate_kv(int64_t num_blocks, int64_t block_size, int64_t max_tokens_per_step) override;
+  Status forward(const StepInput& input, float* logits) override;
+
+ private:
+  struct Slot {
+    uint64_t content = 0;
+    int64_t position = -1;
+    int32_t token_id = -1;
+  };
+  Slot& slot(const SequenceSpan& span, int64_t position);
+  std::string find_violation(const StepInput& input) const;
+  std::string run_sequence(const StepInput& input, const SequenceSpan& span, std::vector<uint64_t>& row_hashes);
+
+  std::shared_ptr<FakeModelState> state_;
+  int64_t vocab_size_;
+  int64_t block_size_ = 0;
+  int64_t max_tokens_per_step_ = 0;
+  std::vector<Slot> slots_;
+};
+
+// What the engine must answer, computed without an engine: one token after another, no cache, no batch.
+struct OracleAnswer {
+  std::vector<TokenOutput> tokens;
+  std::vector<TokenOutput> prompt_tokens;
+};
+OracleAnswer oracle_answer(const Request& request, const EngineOptions& options);
+
+}  // namespace hadal::testing

@@ -1,0 +1,78 @@
+// forward() allocates nothing once the cache is allocated.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "support/test_files.h"
+#include "tiny_model.h"
+
+namespace {
+std::atomic<int64_t> num_allocations{0};
+}
+
+void* operator new(std::size_t size) {
+  ++num_allocations;
+  if (void* memory = std::malloc(size == 0 ? 1 : size)) return memory;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+
+namespace hadal {
+namespace {
+
+TEST(Allocation, ForwardAllocatesNothing) {
+  const TempDir root;
+  write_tiny_checkpoint(root.path() / "model", tiny_config(), SynthWeights::kFp8);
+  TestRunner runner(root.path() / "model", {.isa = available_isas().back(), .num_threads = 2});
+  const std::vector<int32_t> ids = random_ids(43, 512, 1);
+  const TestSequence sequence = runner.make_sequence(ids, 8);
+  const SequenceSpan span = {.num_tokens = 43, .expanded_end = 40, .block_table = sequence.block_table};
+  const std::vector<int32_t> rows = {0, 42};
+  std::vector<float> logits(2 * 512);
+  const int64_t before = num_allocations;
+  ASSERT_GT(before, 0);  // the counter works
+  for (int i = 0; i < 3; ++i) {
+    const bool ok = runner.model().forward({ids, {&span, 1}, rows}, logits.data()).has_value();
+    if (!ok) break;
+  }
+  EXPECT_EQ(num_allocations - before, 0);
+}
+
+TEST(ForwardInput, ContradictionsAreRefused) {
+  const TempDir root;
+  write_tiny_checkpoint(root.path() / "model", tiny_config(), SynthWeights::kBf16);
+  TestRunner runner(root.path() / "model", {.block_size = 8, .num_blocks = 4, .max_tokens = 16});
+  const std::vector<int32_t> ids = {1, 2, 3};
+  const std::vector<int32_t> table = {0, 1};
+  const std::vector<int32_t> rows = {2};
+  const SequenceSpan good = {.num_tokens = 3, .first_position = 6, .block_table = table};
+  std::vector<float> logits(512);
+  const auto forward = [&](const std::vector<int32_t>& tokens, const SequenceSpan& span,
+                           const std::vector<int32_t>& logit_rows) {
+    return runner.model().forward({tokens, {&span, 1}, logit_rows}, logits.data()).has_value();
+  };
+  EXPECT_TRUE(forward(ids, good, rows));
+  EXPECT_TRUE(forward(ids, good, {}));
+  const std::vector<int32_t> bad_table = {0, 4};
+  SequenceSpan bad = good;
+  bad.block_table = bad_table;
+  EXPECT_FALSE(forward(ids, bad, rows));
+  bad.block_table = std::span(table).first(1);
+  EXPECT_FALSE(forward(ids, bad, rows));
+  bad = good;
+  bad.first_position = 4095;
+  EXPECT_FALSE(forward(ids, bad, rows));
+  bad = good;
+  bad.num_tokens = 2;
+  EXPECT_FALSE(forward(ids, bad, rows));
+  EXPECT_FALSE(forward({1, 2, 512}, good, rows));
+  EXPECT_FALSE(forward({1, 2, -1}, good, rows));
+  EXPECT_FALSE(forward(ids, good, {3}));
+  EXPECT_FALSE(forward({}, good, {}));
+}
+
+}  // namespace
+}  // namespace hadal

@@ -1,0 +1,139 @@
+// A token's logits, bit for bit, whatever else happens: chunk sizes, threads, block sizes and tables, company in the
+// step. Run for every kernel table and both attention forms.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "support/test_files.h"
+#include "tiny_model.h"
+
+namespace hadal {
+namespace {
+
+constexpr int64_t kTile = 8;
+
+struct Model {
+  const char* name;
+  Json (*config)();
+  SynthWeights weights;
+};
+const Model kModels[] = {{"lora_fp8", tiny_config, SynthWeights::kFp8},
+                         {"plain_bf16", tiny_config_without_lora, SynthWeights::kBf16}};
+
+const std::filesystem::path& checkpoint_of(size_t model_idx) {
+  static TempDir root;
+  static std::filesystem::path dirs[std::size(kModels)];
+  if (dirs[model_idx].empty()) {
+    dirs[model_idx] = root.path() / kModels[model_idx].name;
+    write_tiny_checkpoint(dirs[model_idx], kModels[model_idx].config(), kModels[model_idx].weights);
+  }
+  return dirs[model_idx];
+}
+
+void expect_same_bits(const TestSequence& got, const TestSequence& wanted) {
+  ASSERT_EQ(got.logits.size(), wanted.logits.size());
+  for (size_t position = 0; position < wanted.logits.size(); ++position) {
+    const auto& a = got.logits[position];
+    const auto& b = wanted.logits[position];
+    ASSERT_EQ(a.size(), b.size());
+    ASSERT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)), 0) << "position " << position;
+  }
+}
+
+class SameLogits : public testing::TestWithParam<std::tuple<size_t, Isa, int64_t>> {
+ protected:
+  void SetUp() override {
+    const auto [model_idx, isa, prompt_tokens] = GetParam();
+    dir_ = checkpoint_of(model_idx);
+    isa_ = isa;
+    ids_ = random_ids(static_cast<size_t>(prompt_tokens) + 4, 512, 7);
+    TestRunner runner(dir_, {.isa = isa_});
+    wanted_ = sequence_in(runner);
+    runner.run(wanted_, prompt_tokens);  // the prompt whole, then the rest in one step: tokens in absorbed form
+  }
+
+  // The prompt and four more tokens, which were not part of it.
+  TestSequence sequence_in(TestRunner& runner) const {
+    TestSequence sequence = runner.make_sequence(ids_, kTile);
+    sequence.expanded_end = std::get<2>(GetParam()) / kTile * kTile;
+    return sequence;
+  }
+
+  std::filesystem::path dir_;
+  Isa isa_ = Isa::kPortable;
+  std::vector<int32_t> ids_;
+  TestSequence wanted_;
+};
+
+TEST_P(SameLogits, InChunks) {
+  TestRunner runner(dir_, {.isa = isa_, .num_blocks = 96});
+  for (const int64_t chunk : {1, 3, 64}) {
+    SCOPED_TRACE(chunk);
+    TestSequence got = sequence_in(runner);
+    runner.run(got, chunk);
+    expect_same_bits(got, wanted_);
+  }
+}
+
+TEST_P(SameLogits, WithTwoThreads) {
+  TestRunner runner(dir_, {.isa = isa_, .num_threads = 2});
+  TestSequence got = sequence_in(runner);
+  runner.run(got, 5);
+  expect_same_bits(got, wanted_);
+}
+
+TEST_P(SameLogits, WithOtherBlocks) {
+  for (const int64_t block_size : {1, 4, 32}) {
+    SCOPED_TRACE(block_size);
+    TestRunner runner(dir_, {.isa = isa_, .block_size = block_size, .num_blocks = 256, .seed = 99});
+    TestSequence got = sequence_in(runner);
+    runner.run(got, 16);
+    expect_same_bits(got, wanted_);
+  }
+}
+
+TEST_P(SameLogits, AmongStrangers) {
+  TestRunner runner(dir_, {.isa = isa_, .num_threads = 2, .num_blocks = 128});
+  TestSequence before = runner.make_sequence(random_ids(60, 512, 21), kTile);
+  TestSequence after = runner.make_sequence(random_ids(90, 512, 22), kTile);
+  TestSequence got = sequence_in(runner);
+  runner.run(after, 40);
+  after.num_done = 1;  // decodes again over what is cached
+  TestSequence* const sequences[] = {&before, &got, &after};
+  for (int64_t round = 0; got.num_done < static_cast<int64_t>(ids_.size()); ++round) {
+    const int64_t left = static_cast<int64_t>(ids_.size()) - got.num_done;
+    const int64_t chunks[] = {1 + round % 3, std::min<int64_t>(left, 1 + round % 7), 1};
+    if (before.num_done + chunks[0] > 60) before.num_done = 0;
+    runner.step(sequences, chunks);
+  }
+  expect_same_bits(got, wanted_);
+}
+
+std::string test_name(const testing::TestParamInfo<SameLogits::ParamType>& test) {
+  std::string isa = isa_name(std::get<1>(test.param));
+  std::replace(isa.begin(), isa.end(), '-', '_');
+  return std::string(kModels[std::get<0>(test.param)].name) + "_" + isa + "_" + std::to_string(std::get<2>(test.param));
+}
+
+// 5 tokens: absorbed only; 43: full tiles and a tail.
+INSTANTIATE_TEST_SUITE_P(Tiny, SameLogits,
+                         testing::Combine(testing::Values<size_t>(0, 1), testing::ValuesIn(available_isas()),
+                                          testing::Values(5, 43)),
+                         test_name);
+
+// Beyond one attention segment of 1,024 positions.
+TEST(SameLogitsLong, AcrossSegments) {
+  const auto isas = available_isas();
+  const std::vector<int32_t> ids = random_ids(1100, 512, 3);
+  const TestRunner::Options options = {
+      .isa = isas.back(), .num_threads = 2, .block_size = 16, .num_blocks = 160, .max_tokens = 1100};
+  TestRunner runner(checkpoint_of(0), options);
+  TestSequence whole = runner.make_sequence(ids, 256);
+  runner.run(whole, 1100);
+  TestSequence chunked = runner.make_sequence(ids, 256);
+  runner.run(chunked, 100);
+  expect_same_bits(chunked, whole);
+}
+
+}  // namespace
+}  // namespace hadal

@@ -1,0 +1,38 @@
+#include "server/routes.h"
+
+#include <fmt/format.h>
+
+#include "server/state.h"
+
+namespace hadal {
+
+const std::vector<Route>& all_routes() {
+  static const std::vector<Route> kRoutes = {
+      {.method = "GET", .path = "/health", .handler = handle_health, .is_open = true, .while_loading = true},
+      {.method = "GET", .path = "/ping", .handler = handle_health, .is_open = true, .while_loading = true},
+      {.method = "POST", .path = "/ping", .handler = handle_health, .is_open = true, .while_loading = true},
+      {.method = "GET", .path = "/version", .handler = handle_version, .is_open = true, .while_loading = true},
+      {.method = "GET",
+       .path = "/metrics",
+       .handler = handle_metrics,
+       .is_prefix = true,
+       .is_open = true,
+       .while_loading = true},
+      {.method = "GET", .path = "/load", .handler = handle_load, .while_loading = true},
+      {.method = "GET", .path = "/v1/models", .handler = handle_models},
+      {.method = "GET", .path = "/v1/models/", .handler = handle_model, .is_prefix = true},
+      {.method = "POST", .path = "/v1/completions", .handler = handle_completions, .on_worker = true},
+      {.method = "POST", .path = "/v1/chat/completions", .handler = handle_chat_completions, .on_worker = true},
+      {.method = "POST", .path = "/tokenize", .handler = handle_tokenize, .on_worker = true},
+      {.method = "POST", .path = "/detokenize", .handler = handle_detokenize, .on_worker = true},
+      {.method = "GET", .path = "/tokenizer_info", .handler = handle_tokenizer_info},
+  };
+  return kRoutes;
+}
+
+std::optional<ApiError> unknown_model(const RouteCall& call, const std::string& name) {
+  if (call.state->serves_model(name)) return std::nullopt;
+  return ApiError{404, fmt::format("The model `{}` does not exist.", name), "model"};
+}
+
+}  // namespace hadal

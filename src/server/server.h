@@ -1,0 +1,104 @@
+// The OpenAI-compatible server over one model. It listens before the model is loaded: until attach(), /health answers
+// 503 with the progress and every generating route 503.
+//
+//   auto server = Server::start(options);
+//   auto engine = make_engine(model, engine_options, (*server)->step_observer());
+//   (*server)->attach({engine, tokenizer, chat_template, facts});
+//   ... (*server)->shutdown(std::chrono::seconds(30));
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/metrics.h"
+#include "base/status.h"
+#include "engine/engine.h"
+#include "server/http_message.h"
+#include "server/protocol.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace hadal {
+
+struct ServerOptions {
+  std::string host = "0.0.0.0";
+  uint16_t port = 8000;  // 0: the system chooses
+  int num_io_threads = 2;
+  int num_worker_threads = 2;  // parse, render and tokenise requests
+  HttpLimits http;
+
+  std::vector<std::string> served_model_names;  // at least one; the first is reported
+  std::string version;
+  std::vector<std::string> api_keys;  // none: open. Guard all but /health, /ping, /version and /metrics
+  bool metrics_need_key = false;
+  std::vector<std::string> allowed_origins = {"*"};  // CORS
+
+  // none, auto, deepseek_r1, deepseek_v3: see text/reasoning_parser.h.
+  std::string reasoning_parser = "auto";
+  std::string response_role = "assistant";
+  int64_t max_logprobs = 20;
+  bool trust_request_chat_template = false;
+  bool log_access = true;
+  // The engine has work but ran no step for so long: not healthy.
+  std::chrono::milliseconds stall_limit{300'000};
+};
+
+// What the model folder says.
+struct ModelFacts {
+  std::string root;                    // the folder, as /v1/models reports it
+  int64_t max_model_len = 0;           // tokens of prompt and answer
+  std::vector<int32_t> eos_token_ids;  // end an answer unless ignore_eos
+  SamplingDefaults defaults;
+  // For vllm:cache_config_info.
+  int64_t block_size = 0;
+  int64_t num_blocks = 0;
+  std::string cache_dtype = "auto";
+  bool enable_prefix_caching = true;
+};
+
+struct ServingContext {
+  // Stopped by shutdown().
+  std::shared_ptr<Engine> engine;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::optional<ChatTemplate> chat_template;  // none: chat requests are refused
+  ModelFacts facts;
+};
+
+// Thread-safe.
+class Server {
+ public:
+  // Binds and serves. Errors: kIo (address), kInvalidArgument (options).
+  static Expected<std::unique_ptr<Server>> start(ServerOptions options);
+  ~Server();  // as shutdown(0)
+
+  uint16_t port() const;
+
+  // What /health says while loading. `fraction` of 1; `what` is a word or two ("reading weights").
+  void set_loading_progress(double fraction, std::string what);
+  // From now on requests are served. Once.
+  void attach(ServingContext context);
+
+  // For make_engine: feeds the metrics and the stall check. Valid as long as the engine, also beyond the server.
+  StepObserver step_observer();
+  MetricsRegistry& metrics();
+
+  // Requests received and not yet answered.
+  int64_t num_active_requests() const;
+
+  // New requests get 503, running ones may end within `limit`; then they are aborted (streams get an error event and
+  // [DONE]). Joins all threads of the server, stops the engine and lets go of it. Idempotent. True when nothing was cut
+  // short.
+  bool shutdown(std::chrono::milliseconds limit);
+
+  struct State;  // server/state.h, for the routes
+
+ private:
+  explicit Server(std::shared_ptr<State> state);
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace hadal

@@ -32,6 +32,12 @@ class Problem:
         return f"{self.template}:{','.join(map(str, self.numbers))}"
 
 
+def _spelled_sum(a: int, b: int) -> str:
+    places = [p for p in (1000, 100, 10, 1) if a // p % 10 + b // p % 10]
+    sums = [(a // p % 10 + b // p % 10) * p for p in places]
+    return ("+".join(map(str, sums)) + "=" if len(sums) > 1 else "") + str(a + b)
+
+
 class Worksheet:
     """Records operations while a solution is computed."""
 
@@ -44,16 +50,25 @@ class Worksheet:
         return value
 
     def add(self, a: int, b: int) -> int:
-        self.lines.append(f"{a}+{b}={a + b}")
+        """Place by place, then carried: 47+38=70+15=85."""
+        self.lines.append(f"{a}+{b}={_spelled_sum(a, b)}")
         return self._record(a, "+", b, a + b)
 
     def sub(self, a: int, b: int) -> int:
-        self.lines.append(f"{a}-{b}={a - b}")
+        """Too much is taken away, then given back: 85-38=45+2=47. Sums are learnt far sooner than borrowing."""
+        over = 10 if b < 10 else 100 if a >= 100 else b - b % 10 + 10
+        is_fact = a == over or a < 10 or (10 <= b and a < 100 and (a < over or b % 10 == 0))
+        middle = "" if is_fact else f"{a - over}+{over - b}="
+        self.lines.append(f"{a}-{b}={middle}{a - b if is_fact else _spelled_sum(a - over, over - b)}")
         return self._record(a, "-", b, a - b)
 
     def div(self, a: int, b: int) -> int:
-        self.lines.append(f"{a}/{b}={a // b}")
-        return self._record(a, "/", b, a // b)
+        """Tens of the quotient first: 72/4=40/4+32/4=10+8=18."""
+        quotient = a // b
+        tens, ones = quotient - quotient % 10, quotient % 10
+        middle = f"{tens * b}/{b}+{ones * b}/{b}={tens}+{ones}=" if tens and ones else ""
+        self.lines.append(f"{a}/{b}={middle}{quotient}")
+        return self._record(a, "/", b, quotient)
 
     def mul(self, a: int, b: int) -> int:
         """Long multiplication: a two-digit factor is split so that every line is a table fact or a sum."""
@@ -63,7 +78,8 @@ class Worksheet:
             ones, tens = b % 10, b - b % 10
             self._spell_product(a, ones, f"{a}*{ones}")
             self._spell_product(a, tens, f"{a}*{tens}")
-            self.lines.append(f"{a * ones}+{a * tens}={a * b}")
+            self.add(a * ones, a * tens)
+            self.plain.pop()  # the plain solution shows the product as one operation
         elif a % 10 == 0 and b >= 10:
             self._spell_product(b, a, f"{a}*{b}")
         else:

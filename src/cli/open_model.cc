@@ -1,0 +1,80 @@
+#include "cli/open_model.h"
+
+#include "base/resource_limits.h"
+#include "base/topology.h"
+#include "model/deepseek_v3.h"
+#include "model/inspect.h"
+#include "model/step_context.h"
+
+namespace hadal {
+namespace {
+
+Expected<const KernelTable*> choose_kernels(const ServeOptions& options) {
+  if (options.numerics != "reference") return select_kernels(options.isa);
+  if (options.isa != "auto" && options.isa != isa_name(Isa::kReference)) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "--numerics reference runs the reference kernels; --isa {} does not go "
+                      "with it",
+                      options.isa);
+  }
+  return &kernels_for(Isa::kReference);
+}
+
+MemoryRequest memory_request(const ServeOptions& options, const ModelInspection& model, const KernelTable& kernels,
+                             int64_t max_model_len, int num_threads) {
+  const ModelConfig& config = *model.config;
+  MemoryRequest request;
+  const uint64_t available = available_memory_bytes().value_or(0);
+  request.limit_bytes = static_cast<uint64_t>(static_cast<double>(available) * options.memory_utilization);
+  request.weight_bytes = model.weight_memory_bytes;
+  request.workspace_bytes =
+      workspace_bytes(
+          config, kernels,
+          {.max_tokens = options.max_num_batched_tokens, .max_positions = max_model_len, .num_threads = num_threads}) +
+      static_cast<uint64_t>(options.max_num_seqs * config.vocab_size) * sizeof(float);
+  request.kv_bytes_per_token = kv_bytes_per_token(config, kernels);
+  request.block_size = options.block_size;
+  request.num_blocks = options.num_blocks;
+  request.max_model_len = max_model_len;
+  request.max_num_seqs = options.max_num_seqs;
+  return request;
+}
+
+Expected<int64_t> choose_max_model_len(const ServeOptions& options, const ModelConfig& config) {
+  if (options.max_model_len > config.max_position_embeddings) {
+    return make_error(ErrorCode::kInvalidArgument, "--max-model-len {}: the model's max_position_embeddings is {}",
+                      options.max_model_len, config.max_position_embeddings);
+  }
+  return options.max_model_len > 0 ? options.max_model_len : config.max_position_embeddings;
+}
+
+// The first problem as an error that counts the others.
+Status first_problem(const std::vector<Error>& problems, const std::string& model) {
+  if (problems.empty()) return {};
+  return make_error(problems[0].code, "{}{}", problems[0].message,
+                    problems.size() == 1 ? ""
+                                         : fmt::format(" (and {} more problems; `hadal inspect {}` lists them)",
+                                                       problems.size() - 1, model));
+}
+
+}  // namespace
+
+Expected<OpenedModel> open_model(const ServeOptions& options) {
+  OpenedModel opened;
+  HADAL_ASSIGN_OR_RETURN(opened.kernels, choose_kernels(options));
+  HADAL_RETURN_IF_ERROR(check_is_model_folder(options.model));
+  ModelInspection model = inspect_model(options.model, *opened.kernels);
+  std::vector<Error> problems = std::move(model.problems);
+  opened.folder = open_serving_text_collecting(options.model, options.chat_template, model.hf, model.config, problems);
+  HADAL_RETURN_IF_ERROR(first_problem(problems, options.model));
+  opened.config = *model.config;
+  HADAL_ASSIGN_OR_RETURN(opened.max_model_len, choose_max_model_len(options, opened.config));
+  opened.num_threads = options.num_threads > 0 ? options.num_threads : default_num_threads();
+  opened.memory_request = memory_request(options, model, *opened.kernels, opened.max_model_len, opened.num_threads);
+  auto memory = plan_memory(opened.memory_request);
+  if (!memory) return forward_error(std::move(memory), options.model);
+  opened.memory = *memory;
+  return opened;
+}
+
+}  // namespace hadal

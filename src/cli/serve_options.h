@@ -1,0 +1,54 @@
+// Flags of `hadal serve`: vLLM's names where vLLM has the thing.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+
+namespace CLI {
+class App;
+}
+
+namespace hadal {
+
+struct ServeOptions {
+  std::string model;
+  std::vector<std::string> served_model_names;  // empty: the --model string, verbatim
+  std::string host = "0.0.0.0";
+  int port = 8000;
+  std::vector<std::string> api_keys;
+  std::string chat_template;  // a file or the template itself; empty: the model folder's
+  std::string reasoning_parser = "auto";
+  std::string generation_config = "auto";  // "auto": the model folder's; "vllm": neutral defaults
+  double shutdown_timeout_s = 30;
+
+  int64_t max_model_len = 0;  // 0: max_position_embeddings, or what the cache holds
+  int64_t max_num_seqs = 32;
+  int64_t max_num_batched_tokens = 512;
+  int64_t block_size = 64;
+  int64_t num_blocks = 0;  // 0: from memory
+  int64_t max_queued_requests = 1024;
+  bool enable_prefix_caching = true;
+  bool prefix_cache_generated = false;
+  uint64_t seed = 0;
+
+  std::string isa = "auto";
+  std::string numerics = "bf16";
+  std::string dtype = "auto";
+  std::string kv_cache_dtype = "auto";
+  int64_t tensor_parallel_size = 1;
+  int num_threads = 0;              // 0: one per core that the process may use
+  double memory_utilization = 0.9;  // share of the memory limit for weights, cache and workspace
+
+  std::string log_level = "info";
+  std::string log_format = "human";
+};
+
+void add_serve_options(CLI::App& command, ServeOptions& options);
+
+// Refuses values that no build can serve, naming flag, value and what is possible.
+Status check_serve_options(const ServeOptions& options);
+
+}  // namespace hadal

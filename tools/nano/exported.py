@@ -1,0 +1,66 @@
+"""Loads an exported folder back into the PyTorch model, and decodes greedily with it."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from checkpoint_names import official_tensors
+from config import NanoConfig
+from fp8 import dequantize_blocks
+from model import NanoModel
+
+EOS_ID = 1
+
+
+def load_exported(folder: Path) -> tuple[NanoModel, Tokenizer]:
+    """Weights exactly as exported: FP8 de-quantised to BF16 once, held in float32."""
+    weight_map = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    files = {name: safe_open(folder / name, "pt") for name in set(weight_map.values())}
+
+    def read(name: str) -> Tensor:
+        return files[weight_map[name]].get_tensor(name)
+
+    config = NanoConfig()
+    assert json.loads((folder / "config.json").read_text()) == json.loads(json.dumps(config.to_hf())), "another configuration"
+    model = NanoModel(config).eval()
+    unread = set(weight_map)
+    for name, target, quantized in official_tensors(model):
+        value = dequantize_blocks(read(name), read(f"{name}_scale_inv")) if quantized else read(name)
+        target.copy_(value.float())
+        unread -= {name, f"{name}_scale_inv"} if quantized else {name}
+    assert not unread, f"tensors nobody asked for: {sorted(unread)[:3]}"
+    return model, Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+@torch.no_grad()
+def next_logits(model: NanoModel, rows: list[list[int]], dtype: torch.dtype, known_tokens: int) -> Tensor:
+    """Logits after each row; ids the tokenizer does not know are masked. No cache: the model is tiny."""
+    width = max(map(len, rows))
+    tokens = torch.zeros(len(rows), width, dtype=torch.long)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)] = torch.tensor(row)
+    hidden = model.hidden_states(tokens, dtype)
+    last = hidden[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])]
+    logits = model.lm_head(last).float()
+    logits[:, known_tokens:] = float("-inf")
+    return logits
+
+
+def greedy(model: NanoModel, tokenizer: Tokenizer, prompts: list[str], limit: int, dtype: torch.dtype = torch.bfloat16) -> list[str]:
+    """Completions as text, control tokens included, without the end token."""
+    rows = [tokenizer.encode(prompt, add_special_tokens=False).ids for prompt in prompts]
+    starts = [len(row) for row in rows]
+    running = list(range(len(rows)))
+    for _ in range(limit):
+        if not running:
+            break
+        best = next_logits(model, [rows[i] for i in running], dtype, tokenizer.get_vocab_size()).argmax(-1).tolist()
+        for i, token in zip(running, best):
+            rows[i].append(token)
+        running = [i for i in running if rows[i][-1] != EOS_ID]
+    finished = [[t for t in row[start:] if t != EOS_ID] for row, start in zip(rows, starts)]
+    return [tokenizer.decode(ids, skip_special_tokens=False) for ids in finished]

@@ -10,8 +10,8 @@
 #include "cli/memory_plan.h"
 #include "cli/serving_folder.h"
 #include "kernels/kernels.h"
-#include "model/deepseek_v3.h"
 #include "model/inspect.h"
+#include "model/memory_needs.h"
 
 namespace hadal {
 namespace {

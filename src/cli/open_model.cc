@@ -2,9 +2,8 @@
 
 #include "base/resource_limits.h"
 #include "base/topology.h"
-#include "model/deepseek_v3.h"
 #include "model/inspect.h"
-#include "model/step_context.h"
+#include "model/memory_needs.h"
 
 namespace hadal {
 namespace {

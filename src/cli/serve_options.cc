@@ -10,7 +10,7 @@ namespace hadal {
 namespace {
 
 void add_listen_options(CLI::App& command, ServeOptions& options) {
-  command.add_option("--model", options.model, "Hugging Face folder of the model")->required();
+  command.add_option("--model", options.model, "Hugging Face folder of the model (required)");
   command.add_option("--served-model-name", options.served_model_names,
                      "Names clients may use; the first is reported [the --model string]");
   command.add_option("--host", options.host, "Address to listen on")->capture_default_str();
@@ -92,6 +92,10 @@ void add_serve_options(CLI::App& command, ServeOptions& options) {
 }
 
 Status check_serve_options(const ServeOptions& options) {
+  // Not CLI11's required(): that would hide the message about a misspelt flag.
+  if (options.model.empty()) {
+    return make_error(ErrorCode::kInvalidArgument, "--model is missing: give the Hugging Face folder of a model");
+  }
   HADAL_RETURN_IF_ERROR(expect_one_of("--numerics", options.numerics, {"bf16", "reference"},
                                       "FP8 activations come with the Gaudi profiles."));
   HADAL_RETURN_IF_ERROR(expect_one_of("--dtype", options.dtype, {"auto", "bfloat16"},

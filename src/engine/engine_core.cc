@@ -15,7 +15,7 @@ namespace {
 
 bool contains(std::span<const int32_t> ids, int32_t id) { return std::find(ids.begin(), ids.end(), id) != ids.end(); }
 
-// Grows geometrically at the engine's pace instead of once per few tokens.
+// Room for generated tokens made at once; longer answers grow it geometrically.
 constexpr size_t kReservedTokens = 1024;
 
 }  // namespace

@@ -127,17 +127,30 @@ TEST(Answers, SamplingReachesTheEngine) {
 
 TEST(Answers, StopStringEndsTheAnswerAndTheEngineRequest) {
   for (const bool include : {false, true}) {
-    const TestServer s("one\ntwo three four five six seven");
-    const std::string body = fmt::format(
-        R"({{"prompt":"a","max_tokens":100,"stop":["zz","ne\nt"],"include_stop_str_in_output":{}}})", include);
-    const Json choice = s.post("/v1/completions", body).json()["choices"][0];
-    EXPECT_EQ(choice["text"], include ? "one\nt" : "o");
-    EXPECT_EQ(choice["finish_reason"], "stop");
-    EXPECT_EQ(choice["stop_reason"], "ne\nt");
-    EXPECT_TRUE(s.engine->wait_running(0));
-    EXPECT_EQ(s.engine->num_aborted(), 1u);
-    const auto events = s.post("/v1/completions", body.substr(0, body.size() - 1) + R"(,"stream":true})").events();
-    EXPECT_EQ(joined(events, "/choices/0/text"), include ? "one\nt" : "o");  // no part of it was ever sent
+    for (const bool stream : {false, true}) {
+      const TestServer s("one\ntwo three four five six seven");
+      s.engine->hold();
+      TestClient client(s.port());
+      client.send(http_request(
+          "POST", "/v1/completions",
+          fmt::format(
+              R"({{"prompt":"a","max_tokens":100,"stop":["zz","ne\nt"],"include_stop_str_in_output":{},"stream":{}}})",
+              include, stream)));
+      ASSERT_TRUE(s.engine->wait_running(1));
+      s.engine->step(5);  // "one\nt"
+      const HttpReply reply = client.read_reply();
+      EXPECT_TRUE(s.engine->wait_running(0));  // it would have gone on
+      EXPECT_EQ(s.engine->num_aborted(), 1u);
+      const std::string expected = include ? "one\nt" : "o";
+      if (stream) {  // no part of the stop string was ever sent
+        EXPECT_EQ(joined(reply.events(), "/choices/0/text"), expected);
+        continue;
+      }
+      const Json choice = reply.json()["choices"][0];
+      EXPECT_EQ(choice["text"], expected);
+      EXPECT_EQ(choice["finish_reason"], "stop");
+      EXPECT_EQ(choice["stop_reason"], "ne\nt");
+    }
   }
 }
 

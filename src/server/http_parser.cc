@@ -162,7 +162,12 @@ void HttpRequestParser::check_framing() {
   if (has_coding && message.count(http::field::content_length) > 0) {
     return fail(400, "Content-Length and Transfer-Encoding exclude each other");
   }
-  if (message.count(http::field::content_length) > 1) return fail(400, "Content-Length is given twice");
+  // "5, 5" and repeated fields have a meaning, but not the same one to everybody.
+  const std::string length_text = to_string(message[http::field::content_length]);
+  if (message.count(http::field::content_length) > 1 ||
+      length_text.find_first_not_of("0123456789") != std::string::npos) {
+    return fail(400, "Content-Length must be one number, given once");
+  }
   if (has_coding) {
     const bool plain = message.count(http::field::transfer_encoding) == 1 &&
                        equals_ignoring_case(to_string(message[http::field::transfer_encoding]), "chunked");

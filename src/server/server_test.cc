@@ -147,8 +147,8 @@ TEST(Server, BigBodies) {
   ServerOptions options;
   options.http.max_body_bytes = 1 << 20;
   const TestServer s("x", options);
-  expect_error(s.post("/v1/completions", std::string(2 << 20, 'x')), 413, "at most 1048576");
-  EXPECT_EQ(s.post("/tokenize", R"({"prompt":")" + std::string(900'000, 'a') + R"("})").json()["count"], 900'001);
+  expect_error(s.post("/v1/completions", std::string(2 << 20, 'x')), 413, "larger than 1048576 bytes");
+  EXPECT_EQ(s.post("/tokenize", R"({"prompt":")" + std::string(300'000, 'a') + R"("})").json()["count"], 300'001);
 }
 
 TEST(Server, QueueFullIs503WithRetryAfterAndLeavesNothingBehind) {
@@ -180,7 +180,9 @@ TEST(Server, DisconnectAbortsWithinOneStep) {
     }
   }
   EXPECT_TRUE(eventually([&] { return s.server->num_active_requests() == 0; }));
-  EXPECT_EQ(s.metric(R"(vllm:request_success_total{model_name="m",engine="0",finished_reason="abort"})"), 16);
+  EXPECT_TRUE(eventually([&] {
+    return s.metric(R"(vllm:request_success_total{model_name="m",engine="0",finished_reason="abort"})") == 16;
+  }));
   EXPECT_EQ(s.metric(R"(vllm:num_requests_running{model_name="m",engine="0"})"), 0);
 }
 
@@ -305,8 +307,8 @@ TEST(Server, SlowReaderLosesItsRequestOnly) {
 
 TEST(Server, HealthAnswersWhileLongPromptsAreTokenised) {
   const TestServer s("x");
-  constexpr int kClients = 16;
-  const std::string body = R"({"prompt":")" + std::string(2'000'000, 'w') + R"("})";
+  constexpr int kClients = 8;
+  const std::string body = R"({"prompt":")" + std::string(1'000'000, 'w') + R"("})";
   std::vector<std::unique_ptr<TestClient>> clients;
   for (int i = 0; i < kClients; ++i) {
     clients.push_back(std::make_unique<TestClient>(s.port()));

@@ -101,9 +101,9 @@ class TestClient {
   void send(std::string_view bytes);
   bool try_send(std::string_view bytes);  // false once the peer refuses more
   HttpReply read_reply(bool head = false);
-  std::string read_some();  // "" at the end of the connection or after 30 s
+  std::string read_some();  // "" at the end of the connection or after 120 s
   std::string read_all();
-  bool closed_by_peer();  // true when the connection ends within 30 s without another byte
+  bool closed_by_peer();  // true when the connection ends within 120 s without another byte
   void half_close();
   void close();
   void set_receive_buffer(int num_bytes);

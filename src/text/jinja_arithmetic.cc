@@ -33,20 +33,26 @@ Expected<Value> integer_power(Integer base, Integer exponent) {
 Expected<Value> integer_op(char op, bool is_double, Integer a, Integer b) {
   if ((op == '/' || op == '%') && b == 0) return template_error("division by zero");
   Integer result = 0;
+  bool overflowed = false;
   switch (op) {
     case '+':
-      return in_range(__builtin_add_overflow(a, b, &result), result);
+      overflowed = __builtin_add_overflow(a, b, &result);
+      break;
     case '-':
-      return in_range(__builtin_sub_overflow(a, b, &result), result);
+      overflowed = __builtin_sub_overflow(a, b, &result);
+      break;
     case '*':
       if (is_double) return integer_power(a, b);
-      return in_range(__builtin_mul_overflow(a, b, &result), result);
+      overflowed = __builtin_mul_overflow(a, b, &result);
+      break;
     case '/':
       if (!is_double) return Value(static_cast<double>(a) / static_cast<double>(b));
-      return in_range(false, floor_divide(a, b));
+      result = floor_divide(a, b);
+      break;
     default:
-      return in_range(false, a - floor_divide(a, b) * b);
+      result = a - floor_divide(a, b) * b;
   }
+  return in_range(overflowed, result);
 }
 
 Expected<Value> float_op(char op, bool is_double, double a, double b) {

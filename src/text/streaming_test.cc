@@ -101,7 +101,8 @@ void expect_same_for_all_cuts(const std::string& answer, std::string_view prompt
 TEST(ReasoningParser, AgreesWithGoldenCasesForEveryCut) {
   HADAL_SPEC_DATA_OR_SKIP(path, "golden_parsers.json");
   int num_cases = 0;
-  for (const Json& row : load_json(path)["cases"]) {
+  const Json golden = load_json(path);
+  for (const Json& row : golden["cases"]) {
     if (row["kind"] != "reasoning") continue;
     const auto mode = reasoning_mode(row["parser"].get<std::string>(), row["starts_in_reasoning"]);
     ASSERT_TRUE(mode.has_value()) << mode.error().message;

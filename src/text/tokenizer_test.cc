@@ -103,8 +103,15 @@ TEST_F(KimiFolder, RefusesIdsBeyondTheSlots) {
 
 TEST_F(KimiFolder, RefusesBrokenRankFiles) {
   const std::string a = base64("a");
-  for (const std::string& text : {std::string(), a + " 0\n", a + "\n", "!!!! 0\n", a + " 0\n" + a + " 0\n",
-                                  a + " 99999999\n", a + " x\n", base64("ab").substr(1) + " 0\n"}) {
+  const std::string broken[] = {"",
+                                a + " 0\n",
+                                a + "\n",
+                                "!!!! 0\n",
+                                a + " 0\n" + a + " 0\n",
+                                a + " 99999999\n",
+                                a + " x\n",
+                                base64("ab").substr(1) + " 0\n"};
+  for (const std::string& text : broken) {
     write("tiktoken.model", text);
     EXPECT_FALSE(load().has_value()) << text;
   }

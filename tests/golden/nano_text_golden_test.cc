@@ -20,7 +20,8 @@ TEST(NanoText, EncodesItsGoldenPrompts) {
   const auto tokenizer = Tokenizer::load(nano_dir());
   ASSERT_TRUE(tokenizer.has_value()) << tokenizer.error().message;
   int num_cases = 0;
-  for (const Json& row : load_json(nano_dir() / "golden_nano.json")["cases"]) {
+  const Json golden = load_json(nano_dir() / "golden_nano.json");
+  for (const Json& row : golden["cases"]) {
     const auto ids = (*tokenizer)->encode(row["prompt"].get<std::string>(), {.add_special_tokens = true});
     ASSERT_TRUE(ids.has_value()) << ids.error().message;
     EXPECT_EQ(*ids, row["prompt_ids"].get<std::vector<int32_t>>()) << row["name"];

@@ -51,7 +51,8 @@ TEST_F(GoldenTokenizer, EncodesEveryVector) {
 
 TEST_F(GoldenTokenizer, DecodingRestoresEveryText) {
   HADAL_SPEC_DATA_OR_SKIP(path, "golden_tokenizer_deepseek_v3.json");
-  for (const Json& golden : load_json(path)["cases"]) {
+  const Json cases = load_json(path)["cases"];
+  for (const Json& golden : cases) {
     const std::string text = golden["text"];
     const auto ids = golden["ids"].get<std::vector<int32_t>>();
     EXPECT_EQ(tokenizer_->decode(ids, false), text);

@@ -57,7 +57,7 @@ class SynthFolder {
     const auto config = make_model_config(*hf);
     EXPECT_TRUE(config.has_value()) << config.error().message;
     std::vector<Error> problems;
-    check_checkpoint(*config, weight_plan(*config), checkpoint_, problems);
+    check_checkpoint(*config, weight_plan(*config), checkpoint_, CheckpointState::kComplete, problems);
     for (const Error& problem : problems) ADD_FAILURE() << problem.message;
   }
 

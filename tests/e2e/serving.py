@@ -59,6 +59,7 @@ class Server:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
         self._reader.join(timeout=5)
+        self.process.stdout.close()
         return self.process.returncode
 
     @property

@@ -24,10 +24,3 @@ def dequantize_blocks(codes: Tensor, scale: Tensor) -> Tensor:
     spread = scale.repeat_interleave(BLOCK, -2)[..., :rows, :].repeat_interleave(BLOCK, -1)[..., :columns]
     return (codes.float() * spread).to(torch.bfloat16)
 
-
-def fp8_rounded(weight: Tensor) -> Tensor:
-    """The weight as it will be after export, in BF16; the gradient passes straight through."""
-    with torch.no_grad():
-        rounded = dequantize_blocks(*quantize_blocks(weight))
-    plain = weight.to(torch.bfloat16)
-    return plain + (rounded - plain).detach()

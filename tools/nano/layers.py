@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from config import NanoConfig
-from fp8 import fp8_rounded
+from fp8 import dequantize_blocks, quantize_blocks
 
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -51,17 +51,21 @@ class Norm(nn.Module):
 class Matrix(nn.Module):
     """A weight [out, in], or a stack of them; `quantized` marks the ones that are FP8 on disk."""
 
-    simulate_fp8 = False  # set once for the whole model in the last part of the training
-
     def __init__(self, *shape: int, quantized: bool = True, gain: float = 0.5) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(*shape) * gain * shape[-1] ** -0.5)
         self.quantized = quantized
+        self._rounding: Tensor | None = None
+
+    @torch.no_grad()
+    def simulate_fp8(self) -> None:
+        """From now on adds what rounding to FP8 would add at this moment; the gradient passes straight through."""
+        if self.quantized:
+            self._rounding = dequantize_blocks(*quantize_blocks(self.weight)) - self.weight.to(torch.bfloat16)
 
     def value(self, dtype: torch.dtype) -> Tensor:
-        if self.quantized and Matrix.simulate_fp8:
-            return fp8_rounded(self.weight).to(dtype)
-        return self.weight.to(dtype)
+        plain = self.weight.to(dtype)
+        return plain if self._rounding is None else plain + self._rounding
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.value(x.dtype))

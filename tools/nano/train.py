@@ -43,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=float, default=40e6, help="token budget, padding included")
     parser.add_argument("--minutes", type=float, default=0, help="time budget, earlier runs included; 0: none")
     parser.add_argument("--decay-from", type=float, default=0.2, help="fraction of the budget where the rate starts to fall")
-    parser.add_argument("--fp8-from", type=float, default=0.8, help="fraction from which weights are rounded to FP8 in training")
+    parser.add_argument("--fp8-from", type=float, default=1.0, help="fraction from which weights are rounded to FP8 in training")
     parser.add_argument("--batch-tokens", type=int, default=6144)
     parser.add_argument("--muon-lr", type=float, default=0.006)
     parser.add_argument("--adam-lr", type=float, default=0.0015)
@@ -162,7 +162,9 @@ def main() -> None:
         used = budget_used(p, arguments)
         if used >= 1.0:
             break
-        Matrix.simulate_fp8 = used >= arguments.fp8_from
+        if used >= arguments.fp8_from:
+            for matrix in (m for m in model.modules() if isinstance(m, Matrix)):
+                matrix.simulate_fp8()
         rate = rate_factor(used, p.step, arguments.decay_from)
         for group in (g for o in optimizers for g in o.param_groups):
             group["lr"] = group["peak_lr"] * rate

@@ -1,5 +1,6 @@
 #include "engine/engine.h"
 
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -39,6 +40,7 @@ class ThreadedEngine final : public Engine {
   struct Arrival {
     Request request;
     OutputSink sink;
+    std::chrono::steady_clock::time_point submitted;
   };
   // What other threads ask for; handed over whole at the start of a step.
   struct Inbox {
@@ -51,6 +53,7 @@ class ThreadedEngine final : public Engine {
   void loop();
   bool take_inbox(Inbox& inbox);
   void serve(Inbox& inbox);
+  void add(Arrival& arrival) { core_.add(std::move(arrival.request), std::move(arrival.sink), arrival.submitted); }
   void give_up_after_failures();
   void forget_id(const std::string& request_id);
 
@@ -85,7 +88,7 @@ Status ThreadedEngine::submit(Request request, OutputSink sink) {
   if (!active_ids_.insert(request.request_id).second) {
     return make_error(ErrorCode::kInvalidArgument, "request id {} is in use", request.request_id);
   }
-  inbox_.arrivals.push_back({std::move(request), std::move(sink)});
+  inbox_.arrivals.push_back({std::move(request), std::move(sink), std::chrono::steady_clock::now()});
   wake_.notify_one();
   return {};
 }
@@ -133,7 +136,7 @@ void ThreadedEngine::loop() {
     const std::lock_guard lock(mutex_);
     stats_ = stats;
   }
-  for (Arrival& arrival : inbox.arrivals) core_.add(std::move(arrival.request), std::move(arrival.sink));
+  for (Arrival& arrival : inbox.arrivals) add(arrival);
   core_.abort_all();
   const EngineStats stats = core_.stats();
   const std::lock_guard lock(mutex_);
@@ -152,7 +155,7 @@ bool ThreadedEngine::take_inbox(Inbox& inbox) {
 }
 
 void ThreadedEngine::serve(Inbox& inbox) {
-  for (Arrival& arrival : inbox.arrivals) core_.add(std::move(arrival.request), std::move(arrival.sink));
+  for (Arrival& arrival : inbox.arrivals) add(arrival);
   for (const std::string& id : inbox.aborts) core_.abort(id);
   if (inbox.drop_cache) core_.drop_unused_cached();
   core_.step();

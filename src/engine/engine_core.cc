@@ -30,7 +30,7 @@ EngineCore::EngineCore(std::unique_ptr<ForwardModel> model, const EngineOptions&
       planner_(options_, blocks_, queues_),
       sampler_(model_->vocab_size(), options.num_valid_tokens) {}
 
-void EngineCore::add(Request request, OutputSink sink) {
+void EngineCore::add(Request request, OutputSink sink, std::chrono::steady_clock::time_point submitted) {
   auto sequence = std::make_unique<Sequence>();
   Sequence& s = *sequence;
   s.rank = {.priority = request.priority, .arrival = num_added_++};
@@ -43,6 +43,7 @@ void EngineCore::add(Request request, OutputSink sink) {
   s.tokens.reserve(s.tokens.size() + std::min<size_t>(request.sampling.max_tokens, kReservedTokens));
   s.request = std::move(request);
   s.sink = std::move(sink);
+  s.submitted = submitted;
   if (s.wants_prompt_logprobs()) s.prompt_outputs.push_back({.token_id = s.tokens[0]});
   queues_.waiting.insert(&s);
   const bool is_new = sequences_.emplace(s.request.request_id, std::move(sequence)).second;
@@ -65,6 +66,7 @@ void EngineCore::fail_all(const std::string& error) {
 
 void EngineCore::step() {
   const auto begin = std::chrono::steady_clock::now();
+  const uint64_t generated_before = counters_.generation_tokens;
   planner_.plan(batch_);
   counters_.num_preemptions += batch_.num_preempted;
   if (batch_.members.empty()) return;
@@ -89,6 +91,7 @@ void EngineCore::step() {
   observer_({.duration_s = duration.count(),
              .num_prefill_tokens = batch_.num_prefill_tokens,
              .num_decode_tokens = batch_.num_decode_tokens,
+             .num_generated_tokens = static_cast<int64_t>(counters_.generation_tokens - generated_before),
              .num_sequences = static_cast<int64_t>(batch_.members.size()),
              .num_preempted = batch_.num_preempted});
 }
@@ -198,6 +201,7 @@ RequestOutput& EngineCore::new_output(Sequence* sequence) {
   output_.error.clear();
   output_.num_prompt_tokens = sequence->num_prompt_tokens;
   output_.num_cached_tokens = sequence->num_cached_tokens;
+  output_.queue_time_s = sequence->queue_time_s;
   return output_;
 }
 

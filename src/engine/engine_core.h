@@ -3,6 +3,7 @@
 // Single-owner: whoever calls step(). Sinks are called from within the functions below and must not call them back.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -29,8 +30,9 @@ class EngineCore {
   EngineCore(std::unique_ptr<ForwardModel> model, const EngineOptions& options, StepObserver observer = {},
              EndObserver end_observer = {});
 
-  // Requires check_request() passed and the id not in use. Cost: O(prompt + log(waiting)).
-  void add(Request request, OutputSink sink);
+  // Requires check_request() passed and the id not in use. `submitted`: when it came. Cost: O(prompt + log(waiting)).
+  void add(Request request, OutputSink sink,
+           std::chrono::steady_clock::time_point submitted = std::chrono::steady_clock::now());
   // Ends a request; its blocks are free on return. Unknown ids are ignored.
   void abort(const std::string& request_id);
   void abort_all();

@@ -247,6 +247,7 @@ TEST(EngineCore, DecodesFirstAndFillsTheBudgetWithChunks) {
   const StepRecord& record = harness.records().back();
   EXPECT_EQ(record.num_decode_tokens, 1);
   EXPECT_EQ(record.num_prefill_tokens, 32);  // of 39 possible: ends on a tile
+  EXPECT_EQ(record.num_generated_tokens, 1);
   harness.run_to_end();
 }
 

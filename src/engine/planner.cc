@@ -1,6 +1,7 @@
 #include "engine/planner.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "base/check.h"
 
@@ -81,6 +82,8 @@ bool Planner::admit(Sequence* sequence) {
   sequence->num_computed_tokens = *num_cached;
   if (!sequence->admitted) {
     sequence->admitted = true;
+    sequence->queue_time_s =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - sequence->submitted).count();
     sequence->num_cached_tokens = *num_cached;
   }
   queues_.waiting.erase(queues_.waiting.begin());

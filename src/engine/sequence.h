@@ -1,6 +1,7 @@
 // A request inside the engine: its tokens, its progress, its blocks. Owned by EngineCore, used on the engine thread.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <limits>
 #include <set>
@@ -34,6 +35,8 @@ struct Sequence {
   std::vector<TokenOutput> prompt_outputs;
   int64_t num_cached_tokens = 0;  // at first admission
   bool admitted = false;          // ever
+  std::chrono::steady_clock::time_point submitted;
+  double queue_time_s = 0;  // from submitted to first admission
 
   int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
   int64_t num_remaining_tokens() const { return num_tokens() - num_computed_tokens; }

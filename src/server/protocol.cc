@@ -28,12 +28,14 @@ void read_prompts(FieldReader& reader, const ProtocolOptions& options, std::vect
                             "prompt must be a string, a list of strings, a list of token ids or a list of "
                             "lists of token ids"));
   };
+  const auto empty = [&] { reader.fail(bad_request("prompt", "Prompt cannot be empty.")); };
   if (prompt->is_string()) {
     prompts->push_back({true, prompt->get<std::string>(), {}});
+    if (prompts->back().text.empty()) empty();
     return;
   }
   if (!prompt->is_array()) return wrong_type();
-  if (prompt->empty()) return reader.fail(bad_request("prompt", "Prompt cannot be empty."));
+  if (prompt->empty()) return empty();
   if (prompt->front().is_number()) {
     prompts->push_back({false, {}, {}});
     if (!read_token_ids(*prompt, &prompts->back().ids)) wrong_type();
@@ -48,6 +50,7 @@ void read_prompts(FieldReader& reader, const ProtocolOptions& options, std::vect
     PromptInput input{is_text, {}, {}};
     if (is_text ? !item.is_string() : !item.is_array() || !read_token_ids(item, &input.ids)) return wrong_type();
     if (is_text) input.text = item.get<std::string>();
+    if (is_text && input.text.empty()) return empty();
     prompts->push_back(std::move(input));
   }
 }

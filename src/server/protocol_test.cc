@@ -17,6 +17,8 @@ TEST(Protocol, CompletionErrorsNameTheFieldAndTheValue) {
       {R"({})", "prompt", "required"},
       {R"({"prompt": null})", "prompt", "required"},
       {R"({"prompt": []})", "prompt", "Prompt cannot be empty"},
+      {R"({"prompt": ""})", "prompt", "Prompt cannot be empty"},
+      {R"({"prompt": ["a", ""]})", "prompt", "Prompt cannot be empty"},
       {R"({"prompt": 5})", "prompt", "string"},
       {R"({"prompt": [1, "a"]})", "prompt", "list"},
       {R"({"prompt": ["a", 1]})", "prompt", "list"},

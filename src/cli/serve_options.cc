@@ -35,8 +35,9 @@ void add_listen_options(CLI::App& command, ServeOptions& options) {
 }
 
 void add_engine_options(CLI::App& command, ServeOptions& options) {
+  constexpr int64_t kMostCount = int64_t{1} << 40;  // products of two counts and a size stay in range
   const auto count = [&](const char* name, int64_t& value, int64_t least, const char* help) {
-    command.add_option(name, value, help)->check(CLI::Range(least, int64_t{1} << 40))->capture_default_str();
+    command.add_option(name, value, help)->check(CLI::Range(least, kMostCount).description(""))->capture_default_str();
   };
   count("--max-model-len", options.max_model_len, 0, "Prompt and answer tokens of one request; 0: the model's");
   count("--max-num-seqs", options.max_num_seqs, 1, "Sequences in one step");
@@ -58,7 +59,8 @@ void add_machine_options(CLI::App& command, ServeOptions& options) {
       ->capture_default_str();
   command.add_option("--dtype", options.dtype, "auto or bfloat16")->capture_default_str();
   command.add_option("--kv-cache-dtype", options.kv_cache_dtype, "auto or bfloat16")->capture_default_str();
-  command.add_option("--tensor-parallel-size", options.tensor_parallel_size, "1")->capture_default_str();
+  command.add_option("--tensor-parallel-size", options.tensor_parallel_size, "Ranks; this build runs 1, on all cores")
+      ->capture_default_str();
   command.add_option("--threads", options.num_threads, "Compute threads; 0: one per usable core")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();

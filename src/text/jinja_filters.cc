@@ -17,12 +17,6 @@ using Kind = Value::Kind;
 // The text of a filter's input; numbers and the like are printed, as Jinja's soft_str does.
 Expected<std::string> input_text(const Value& input, Runtime& runtime) { return to_text(input, runtime.budget); }
 
-Expected<std::string> text_argument(const Value* value, std::string_view fallback) {
-  if (!value) return std::string(fallback);
-  if (!value->is_string()) return template_error("expected a string argument, got {}", type_name(*value));
-  return value->as_string();
-}
-
 // ---- tojson
 
 Expected<Value> filter_tojson(const Value& input, const Arguments& arguments, Runtime& runtime) {

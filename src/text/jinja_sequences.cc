@@ -14,6 +14,12 @@ Expected<Value> to_list(std::vector<Value> items, Runtime& runtime) {
   return make_list(std::move(items), false, runtime.budget);
 }
 
+Expected<std::string> text_argument(const Value* value, std::string_view fallback) {
+  if (!value) return std::string(fallback);
+  if (!value->is_string()) return template_error("expected a string argument, got {}", type_name(*value));
+  return value->as_string();
+}
+
 // A stable sort that can fail; merge sort keeps the number of comparisons bounded.
 Expected<std::vector<Value>> sorted(std::vector<Value> items, bool ignores_case, Runtime& runtime,
                                     Expected<Value> (*key)(const Value&, const Value*, Runtime&), const Value* how) {

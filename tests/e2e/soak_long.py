@@ -122,8 +122,9 @@ def main() -> int:
     parser.add_argument("--disconnect-share", type=float, default=0.2)
     options = parser.parse_args()
 
-    # A cache small enough to be full in the first seconds, so that a growing RSS means a leak.
-    with Server(args=("--max-num-seqs", "64", "--max-model-len", "4096", "--num-gpu-blocks-override", "600")) as server:
+    # A cache too small for all clients at once: it is full in the first seconds, so that a growing RSS means a leak, and
+    # requests are preempted.
+    with Server(args=("--max-num-seqs", "64", "--max-model-len", "4096", "--block-size", "16", "--num-gpu-blocks-override", "256")) as server:
         bodies = request_bodies()
         expected = [streamed_answer(server, body) for body in bodies]
         soak = Soak(server, bodies, expected, options.disconnect_share)
@@ -140,11 +141,12 @@ def main() -> int:
         growth = max(samples[len(samples) // 2:]) / half - 1
         if growth > MAX_RSS_GROWTH:
             soak.failures.append(f"resident memory grew by {growth:.1%} in the second half: {samples}")
+        num_preemptions = gauge(server, "vllm:num_preemptions_total")
         exit_code = server.stop()
         if exit_code != 0:
             soak.failures.append(f"exit code {exit_code} after SIGTERM")
     print(f"{soak.num_answers} answers, {soak.num_hang_ups} hang-ups, RSS {samples[0] / 1e6:.0f} -> {samples[-1] / 1e6:.0f} MB"
-          f" (second half {growth:+.1%}), preempted and cached as the server saw fit: {len(soak.failures)} failures")
+          f" (second half {growth:+.1%}), {num_preemptions:.0f} preemptions, {len(soak.failures)} failures")
     for failure in soak.failures[:10]:
         print(failure)
     return 1 if soak.failures else 0

@@ -64,3 +64,9 @@ class NanoModel(nn.Module):
 
     def gates(self) -> list[Gate]:
         return [module for module in self.modules() if isinstance(module, Gate)]
+
+    def simulate_fp8(self) -> None:
+        """Uses the weights as an export at this moment would round them."""
+        for module in self.modules():
+            if isinstance(module, Matrix):
+                module.simulate_fp8()

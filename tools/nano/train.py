@@ -18,7 +18,7 @@ from batches import Batch, BatchMaker
 from config import NanoConfig
 from corpus import CorpusMaker
 from heldout import held_out_keys
-from layers import Fused, Matrix
+from layers import Fused
 from model import NanoModel
 from optimizer import build_optimizers
 
@@ -43,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=float, default=40e6, help="token budget, padding included")
     parser.add_argument("--minutes", type=float, default=0, help="time budget, earlier runs included; 0: none")
     parser.add_argument("--decay-from", type=float, default=0.2, help="fraction of the budget where the rate starts to fall")
-    parser.add_argument("--fp8-from", type=float, default=1.0, help="fraction from which weights are rounded to FP8 in training")
+    parser.add_argument("--fp8-from", type=float, default=0.8, help="fraction from which weights are rounded to FP8 in training")
     parser.add_argument("--batch-tokens", type=int, default=6144)
     parser.add_argument("--muon-lr", type=float, default=0.006)
     parser.add_argument("--adam-lr", type=float, default=0.0015)
@@ -134,16 +134,33 @@ class Log:
     """Prints running means every few steps."""
 
     def __init__(self, every: int = 25) -> None:
-        self._every, self._steps, self._main, self._mtp, self._since, self._tokens = every, 0, 0.0, 0.0, time.time(), 0
+        self._every = every
+        self._reset()
+
+    def _reset(self) -> None:
+        self._steps, self._main, self._mtp, self._tokens, self._since = 0, 0.0, 0.0, 0, time.time()
 
     def add(self, p: Progress, main: float, mtp: float, tokens: int, rate: float) -> None:
-        self._steps += 1
-        self._main, self._mtp, self._tokens = self._main + main, self._mtp + mtp, self._tokens + tokens
+        self._steps, self._tokens = self._steps + 1, self._tokens + tokens
+        self._main, self._mtp = self._main + main, self._mtp + mtp
         if p.step % self._every == 0:
             speed = self._tokens / (time.time() - self._since)
             print(f"step {p.step} tokens {p.tokens / 1e6:.2f}M min {p.seconds / 60:.1f} loss {self._main / self._steps:.4f} "
                   f"mtp {self._mtp / self._steps:.4f} rate {rate:.3f} tok/s {speed:.0f}", flush=True)
-            self.__init__(self._every)
+            self._reset()
+
+
+def train_step(model: NanoModel, workers: Workers, optimizers: list, batch: Batch, rate: float) -> tuple[float, float]:
+    """One update of everything; returns the losses."""
+    for group in (g for o in optimizers for g in o.param_groups):
+        group["lr"] = group["peak_lr"] * rate
+    main_loss, mtp_loss = workers.backward(batch)
+    for optimizer in optimizers:
+        optimizer.step()
+    model.zero_grad(set_to_none=True)
+    for gate in model.gates():
+        gate.rebalance(BALANCE_SPEED * rate)
+    return main_loss, mtp_loss
 
 
 def main() -> None:
@@ -158,22 +175,13 @@ def main() -> None:
                        arguments.batch_tokens, arguments.result_weight)
     log, last_save = Log(), time.time()
     for p.pool, batch in maker.batches(p.pool):
-        started = time.time()
-        used = budget_used(p, arguments)
+        started, used = time.time(), budget_used(p, arguments)
         if used >= 1.0:
             break
         if used >= arguments.fp8_from:
-            for matrix in (m for m in model.modules() if isinstance(m, Matrix)):
-                matrix.simulate_fp8()
+            model.simulate_fp8()
         rate = rate_factor(used, p.step, arguments.decay_from)
-        for group in (g for o in optimizers for g in o.param_groups):
-            group["lr"] = group["peak_lr"] * rate
-        main_loss, mtp_loss = workers.backward(batch)
-        for optimizer in optimizers:
-            optimizer.step()
-        model.zero_grad(set_to_none=True)
-        for gate in model.gates():
-            gate.rebalance(BALANCE_SPEED * rate)
+        main_loss, mtp_loss = train_step(model, workers, optimizers, batch, rate)
         p.step, p.tokens, p.seconds = p.step + 1, p.tokens + batch.tokens.numel(), p.seconds + time.time() - started
         log.add(p, main_loss, mtp_loss, batch.tokens.numel(), rate)
         if time.time() - last_save > arguments.save_minutes * 60:

@@ -122,9 +122,9 @@ def main() -> int:
     parser.add_argument("--disconnect-share", type=float, default=0.2)
     options = parser.parse_args()
 
-    # A cache too small for all clients at once: it is full in the first seconds, so that a growing RSS means a leak, and
-    # requests are preempted.
-    with Server(args=("--max-num-seqs", "64", "--max-model-len", "4096", "--block-size", "16", "--num-gpu-blocks-override", "256")) as server:
+    # A cache too small for all clients at once: it is full in the first seconds, so that a growing RSS means a leak.
+    with Server(args=("--max-num-seqs", "64", "--max-model-len", "4096", "--block-size", "16",
+                      "--num-gpu-blocks-override", "256")) as server:
         bodies = request_bodies()
         expected = [streamed_answer(server, body) for body in bodies]
         soak = Soak(server, bodies, expected, options.disconnect_share)

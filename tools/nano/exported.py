@@ -16,8 +16,8 @@ from model import NanoModel
 EOS_ID = 1
 
 
-def load_exported(folder: Path) -> tuple[NanoModel, Tokenizer]:
-    """Weights exactly as exported: FP8 de-quantised to BF16 once, held in float32."""
+def load_exported(folder: Path, dtype: torch.dtype = torch.bfloat16) -> tuple[NanoModel, Tokenizer]:
+    """The exported weights, FP8 de-quantised to `dtype`, held in float32."""
     weight_map = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
     files = {name: safe_open(folder / name, "pt") for name in set(weight_map.values())}
 
@@ -29,7 +29,7 @@ def load_exported(folder: Path) -> tuple[NanoModel, Tokenizer]:
     model = NanoModel(config).eval()
     unread = set(weight_map)
     for name, target, quantized in official_tensors(model):
-        value = dequantize_blocks(read(name), read(f"{name}_scale_inv")) if quantized else read(name)
+        value = dequantize_blocks(read(name), read(f"{name}_scale_inv"), dtype) if quantized else read(name)
         target.copy_(value.float())
         unread -= {name, f"{name}_scale_inv"} if quantized else {name}
     assert not unread, f"tensors nobody asked for: {sorted(unread)[:3]}"

@@ -18,9 +18,9 @@ def quantize_blocks(weight: Tensor) -> tuple[Tensor, Tensor]:
     return codes.contiguous(), scale.squeeze(-1).squeeze(-2)
 
 
-def dequantize_blocks(codes: Tensor, scale: Tensor) -> Tensor:
-    """The BF16 weight a W8A16 engine multiplies with: product in f32, rounded once."""
+def dequantize_blocks(codes: Tensor, scale: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """The weight: product in f32, rounded once to `dtype`."""
     rows, columns = codes.shape[-2:]
     spread = scale.repeat_interleave(BLOCK, -2)[..., :rows, :].repeat_interleave(BLOCK, -1)[..., :columns]
-    return (codes.float() * spread).to(torch.bfloat16)
+    return (codes.float() * spread).to(dtype)
 

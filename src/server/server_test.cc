@@ -309,11 +309,13 @@ TEST(Server, HealthAnswersWhileLongPromptsAreTokenised) {
   const TestServer s("x");
   constexpr int kClients = 8;
   const std::string body = R"({"prompt":")" + std::string(1'000'000, 'w') + R"("})";
+  const std::string request = http_request("POST", "/v1/completions", body);
   std::vector<std::unique_ptr<TestClient>> clients;
   for (int i = 0; i < kClients; ++i) {
     clients.push_back(std::make_unique<TestClient>(s.port()));
-    clients.back()->send(http_request("POST", "/v1/completions", body));
+    clients.back()->send(request.substr(0, request.size() - 1));
   }
+  for (const auto& client : clients) client->send(request.substr(request.size() - 1));  // now all are to be tokenised
   EXPECT_EQ(s.get("/health").status, 200);
   EXPECT_GT(s.server->num_active_requests(), 0);  // so the answer did not wait for all of them
   for (const auto& client : clients) EXPECT_EQ(client->read_reply().status, 400);

@@ -534,24 +534,25 @@ Status HttpServer::Impl::listen() {
 }
 
 void HttpServer::Impl::accept() {
-  const auto thread = threads[next_thread];
-  acceptor->async_accept(thread->context, [this, thread](error_code error, tcp::socket socket) {
-    if (!acceptor->is_open()) return;
-    if (error) {  // no descriptors left, or the client is gone already
-      accept_timer->expires_after(kAcceptRetry);
-      accept_timer->async_wait([this](error_code cancelled) {
-        if (!cancelled && acceptor->is_open()) accept();
-      });
-      return;
-    }
-    if (shared->num_connections >= shared->options.limits.max_connections) {
-      refuse(std::move(socket));
-    } else {
-      next_thread = (next_thread + 1) % threads.size();
-      adopt(std::move(socket), thread);
-    }
-    accept();
-  });
+  // The handler must not own its thread: left over in that thread's own context, it would keep itself alive.
+  acceptor->async_accept(threads[next_thread]->context,
+                         [this, idx = next_thread](error_code error, tcp::socket socket) {
+                           if (!acceptor->is_open()) return;
+                           if (error) {  // no descriptors left, or the client is gone already
+                             accept_timer->expires_after(kAcceptRetry);
+                             accept_timer->async_wait([this](error_code cancelled) {
+                               if (!cancelled && acceptor->is_open()) accept();
+                             });
+                             return;
+                           }
+                           if (shared->num_connections >= shared->options.limits.max_connections) {
+                             refuse(std::move(socket));
+                           } else {
+                             next_thread = (next_thread + 1) % threads.size();
+                             adopt(std::move(socket), threads[idx]);
+                           }
+                           accept();
+                         });
 }
 
 void HttpServer::Impl::adopt(tcp::socket socket, std::shared_ptr<IoThread> thread) {

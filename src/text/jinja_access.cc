@@ -122,7 +122,7 @@ Expected<Value> get_item(const Value& value, const Value& key, Runtime& runtime)
 Expected<Value> slice(const Value& value, const Value& start, const Value& stop, const Value& step, Runtime& runtime) {
   if (value.is_undefined()) return template_error("{}", value.undefined_message());
   if (!value.is_string() && !value.is(Kind::kList)) {
-    return template_error("'{}' object is not subscriptable", type_name(value));
+    return Value(undefined(fmt::format("{} has no element slice", object_repr(value))));
   }
   const size_t length = value.is_string() ? num_characters(value.as_string()) : value.as_list().items.size();
   HADAL_ASSIGN_OR_RETURN(const Range range, resolve_slice(start, stop, step, length));

@@ -55,6 +55,7 @@ Expected<Value> filter_abs(const Value& input, const Arguments&, Runtime& runtim
 }
 
 Expected<Value> filter_int(const Value& input, const Arguments& arguments, Runtime&) {
+  if (input.is_undefined()) return template_error("{}", input.undefined_message());
   const Value* fallback = arguments.get(0, "default");
   const Value otherwise = fallback ? *fallback : Value(0);
   if (input.is_integral()) return Value(input.as_integer());
@@ -78,6 +79,7 @@ Expected<Value> filter_int(const Value& input, const Arguments& arguments, Runti
 }
 
 Expected<Value> filter_float(const Value& input, const Arguments& arguments, Runtime&) {
+  if (input.is_undefined()) return template_error("{}", input.undefined_message());
   if (input.is_number()) return Value(input.as_double());
   const Value* fallback = arguments.get(0, "default");
   const Value otherwise = fallback ? *fallback : Value(0.0);

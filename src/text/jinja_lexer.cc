@@ -123,8 +123,11 @@ class Lexer {
     advance_blanks();
     advance(3);
     advance_blanks();
-    HADAL_ASSIGN_OR_RETURN(const bool has_end, tag_end(TokenKind::kBlockEnd));
-    if (!has_end) return error("expected the end of the raw tag");
+    // Unlike other tags this one keeps the newline behind it, and knows no '+'.
+    const bool strips = at(0) == '-';
+    if (!rest().substr(strips ? 1 : 0).starts_with("%}")) return error("expected the end of the raw tag");
+    advance(strips ? 3 : 2);
+    finish_tag(strips ? '-' : '\0', false);
     const size_t body = pos_;
     for (size_t tag = source_.find("{%", pos_); tag != std::string::npos; tag = source_.find("{%", tag + 2)) {
       const size_t sign_pos = tag + 2;

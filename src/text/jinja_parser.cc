@@ -103,7 +103,7 @@ class StatementParser {
     while (true) {
       stmt->kind = Stmt::Kind::kIf;
       if (++num_branches > kMaxBlockDepth) return tokens_.error("more than {} branches", kMaxBlockDepth);
-      HADAL_ASSIGN_OR_RETURN(stmt->value, expressions_.tuple());
+      HADAL_ASSIGN_OR_RETURN(stmt->value, expressions_.tuple(ExpressionParser::Conditionals::kNo));
       HADAL_RETURN_IF_ERROR(end_tag());
       HADAL_ASSIGN_OR_RETURN(stmt->body, body({"elif", "else", "endif"}));
       const Token end = tokens_.next();

@@ -52,6 +52,7 @@ TEMPLATES = [
     "{{ 'a' }}   {%- if yes %} b{% endif %}",
     "{% raw %}{{ x }} {% if %}{% endraw %}!",
     "  {%- raw -%}  {{ y }}  {%- endraw -%}  !",
+    "{% raw %}\n  x\n  {% endraw %}\ny",
     "a\r\nb\r{{ 'c' }}\r\n",
     "{% for i in [1,2] %}\n  {{ i }}\n{% endfor %}\n",
     "{% for i in [1,2] -%}\n  {{ i }}\n{%- endfor %}\n",
@@ -85,6 +86,7 @@ TEMPLATES = [
     "{{ items['items'] }} {{ items.k }} {{ items.missing }}| {{ items['missing'] is defined }} {{ numbers[7] is defined }}",
     "{{ messages[2].tool_calls[0].function.arguments }} {{ messages.0.role }}",
     "{% for k, v in items.items() %}{{ k }}={{ v }};{% endfor %}{% for k in items %}{{ k }}{% endfor %}",
+    "{{ true[1:] }}|{{ none[0] }}|{{ 5['x'] is defined }}",
     # statements
     "{% for m in messages %}{{ loop.index }}{{ loop.index0 }}{{ loop.first }}{{ loop.last }}{{ loop.length }}{{ loop.revindex }}{{ m.role }} {% endfor %}",
     "{% for m in messages if m.role != 'user' %}{{ loop.index }}/{{ loop.length }}{{ m.role }}{% else %}none{% endfor %}",
@@ -157,7 +159,10 @@ TEMPLATES = [
     "{{ 5 | length }}",
     "{{ undefined_name['x'] }}",
     "{{ -undefined_name }}",
+    "{{ undefined_name | int }}",
     # broken syntax
+    "{% raw +%}{% endraw %}",
+    "{% if 1 if yes else 0 %}{% endif %}",
     "{% if yes %}",
     "{% endif %}",
     "{{ 1 + }}",

@@ -65,7 +65,7 @@ def main() -> None:
     problems = held_out_problems()[: arguments.count]
     for form in arguments.forms:
         prompts = prompts_of(form, [p.question for p in problems])
-        texts = [text for i in range(0, len(prompts), 125) for text in greedy(model, tokenizer, prompts[i : i + 125], LIMIT)]
+        texts = greedy(model, tokenizer, prompts, LIMIT)
         right, seen = Counter(), Counter()
         for problem, text in zip(problems, texts):
             good = is_right(text, problem.result)

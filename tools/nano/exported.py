@@ -1,6 +1,7 @@
 """Loads an exported folder back into the PyTorch model, and decodes greedily with it."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from checkpoint_names import official_tensors
 from config import NanoConfig
 from fp8 import dequantize_blocks
+from layers import LatentCache
 from model import NanoModel
 
 EOS_ID = 1
@@ -38,7 +40,7 @@ def load_exported(folder: Path, dtype: torch.dtype = torch.bfloat16) -> tuple[Na
 
 @torch.no_grad()
 def next_logits(model: NanoModel, rows: list[list[int]], dtype: torch.dtype, known_tokens: int) -> Tensor:
-    """Logits after each row; ids the tokenizer does not know are masked. No cache: the model is tiny."""
+    """Logits after each row; ids the tokenizer does not know are masked."""
     width = max(map(len, rows))
     tokens = torch.zeros(len(rows), width, dtype=torch.long)
     for i, row in enumerate(rows):
@@ -50,17 +52,33 @@ def next_logits(model: NanoModel, rows: list[list[int]], dtype: torch.dtype, kno
     return logits
 
 
+@torch.no_grad()
+def _greedy_lockstep(model: NanoModel, rows: list[list[int]], limit: int, dtype: torch.dtype, known_tokens: int) -> list[list[int]]:
+    """Continuations of prompts of equal length, with a latent cache."""
+    caches = [LatentCache() for _ in model.layers]
+    fresh, start, chosen = torch.tensor(rows), 0, []
+    ended = torch.zeros(len(rows), dtype=torch.bool)
+    for _ in range(limit):
+        hidden = model.hidden_states(fresh, dtype, caches, start)
+        best = model.lm_head(hidden[:, -1])[:, :known_tokens].float().argmax(-1)
+        chosen.append(best)
+        ended |= best == EOS_ID
+        if ended.all():
+            break
+        start, fresh = start + fresh.shape[1], best.unsqueeze(1)
+    columns = torch.stack(chosen, 1).tolist()
+    return [ids[: ids.index(EOS_ID)] if EOS_ID in ids else ids for ids in columns]
+
+
 def greedy(model: NanoModel, tokenizer: Tokenizer, prompts: list[str], limit: int, dtype: torch.dtype = torch.bfloat16) -> list[str]:
     """Completions as text, control tokens included, without the end token."""
-    rows = [tokenizer.encode(prompt, add_special_tokens=False).ids for prompt in prompts]
-    starts = [len(row) for row in rows]
-    running = list(range(len(rows)))
-    for _ in range(limit):
-        if not running:
-            break
-        best = next_logits(model, [rows[i] for i in running], dtype, tokenizer.get_vocab_size()).argmax(-1).tolist()
-        for i, token in zip(running, best):
-            rows[i].append(token)
-        running = [i for i in running if rows[i][-1] != EOS_ID]
-    finished = [[t for t in row[start:] if t != EOS_ID] for row, start in zip(rows, starts)]
-    return [tokenizer.decode(ids, skip_special_tokens=False) for ids in finished]
+    by_length: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
+    for i, prompt in enumerate(prompts):
+        ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+        by_length[len(ids)].append((i, ids))
+    texts = [""] * len(prompts)
+    for group in by_length.values():
+        found = _greedy_lockstep(model, [ids for _, ids in group], limit, dtype, tokenizer.get_vocab_size())
+        for (i, _), ids in zip(group, found):
+            texts[i] = tokenizer.decode(ids, skip_special_tokens=False)
+    return texts

@@ -1,6 +1,7 @@
 """DeepSeek-V3's layers: RMSNorm, interleaved RoPE, MLA, SwiGLU, the noaux_tc gate and the experts."""
 
 import threading
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,20 @@ class Matrix(nn.Module):
         return F.linear(x, self.value(x.dtype))
 
 
+@dataclass
+class LatentCache:
+    """What one layer remembers of earlier tokens: normed latents and rotated shared keys."""
+
+    latent: Tensor | None = None
+    k_pe: Tensor | None = None
+
+    def extend(self, latent: Tensor, k_pe: Tensor) -> tuple[Tensor, Tensor]:
+        if self.latent is not None:
+            latent, k_pe = torch.cat((self.latent, latent), 1), torch.cat((self.k_pe, k_pe), 1)
+        self.latent, self.k_pe = latent, k_pe
+        return latent, k_pe
+
+
 class Attention(nn.Module):
     """Multi-head latent attention in its expanded form."""
 
@@ -86,16 +101,18 @@ class Attention(nn.Module):
         self.kv_b_proj = Matrix(heads * (c.qk_nope_head_dim + c.v_head_dim), c.kv_lora_rank)
         self.o_proj = Matrix(c.hidden_size, heads * c.v_head_dim, gain=0.0)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor, cache: LatentCache | None = None) -> Tensor:
         c, heads = self.c, self.c.num_attention_heads
         q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))).unflatten(-1, (heads, c.qk_head_dim))
         q_nope, q_pe = q.split((c.qk_nope_head_dim, c.qk_rope_head_dim), -1)
         latent, k_pe = self.kv_a_proj_with_mqa(x).split((c.kv_lora_rank, c.qk_rope_head_dim), -1)
-        kv = self.kv_b_proj(self.kv_a_layernorm(latent.contiguous())).unflatten(-1, (heads, -1))
+        latent, k_pe = self.kv_a_layernorm(latent.contiguous()), Fused.rotate_pairs(k_pe.unsqueeze(2), *rope)
+        if cache is not None:
+            latent, k_pe = cache.extend(latent, k_pe)
+        kv = self.kv_b_proj(latent).unflatten(-1, (heads, -1))
         k_nope, value = kv.split((c.qk_nope_head_dim, c.v_head_dim), -1)
-        k_pe = Fused.rotate_pairs(k_pe.unsqueeze(2), *rope).expand(-1, -1, heads, -1)
         query = torch.cat((q_nope, Fused.rotate_pairs(q_pe, *rope)), -1).transpose(1, 2) * self.scale
-        key = torch.cat((k_nope, k_pe), -1).transpose(1, 2)
+        key = torch.cat((k_nope, k_pe.expand(-1, -1, heads, -1)), -1).transpose(1, 2)
         weights = torch.softmax(query @ key.transpose(-1, -2) + mask, -1)
         out = weights @ value.transpose(1, 2)
         return self.o_proj(out.transpose(1, 2).flatten(-2))
@@ -197,6 +214,6 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = Norm(c.hidden_size, c.rms_norm_eps)
         self.mlp = Mlp(c.hidden_size, c.intermediate_size) if dense else Moe(c)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rope, mask)
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor, cache: LatentCache | None = None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), rope, mask, cache)
         return x + self.mlp(self.post_attention_layernorm(x))

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from config import NanoConfig
-from layers import DecoderLayer, Gate, Matrix, Norm
+from layers import DecoderLayer, Gate, LatentCache, Matrix, Norm
 
 
 class MtpLayer(nn.Module):
@@ -36,18 +36,19 @@ class NanoModel(nn.Module):
         self.mtp = MtpLayer(c)
         self.register_buffer("frequencies", torch.tensor(c.rope_frequencies()), persistent=False)
 
-    def positions(self, length: int, dtype: torch.dtype) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """RoPE tables and the causal mask for a sequence that starts at position 0."""
-        angles = torch.outer(torch.arange(length, dtype=torch.float32), self.frequencies).unsqueeze(1)
-        mask = torch.full((length, length), float("-inf")).triu(1).to(dtype)
+    def positions(self, length: int, dtype: torch.dtype, start: int = 0) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """RoPE tables and the causal mask of `length` tokens that follow `start` earlier ones."""
+        angles = torch.outer(torch.arange(start, start + length, dtype=torch.float32), self.frequencies).unsqueeze(1)
+        mask = torch.full((length, start + length), float("-inf")).triu(1 + start).to(dtype)
         return (angles.cos(), angles.sin()), mask
 
-    def hidden_states(self, tokens: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    def hidden_states(self, tokens: Tensor, dtype: torch.dtype = torch.bfloat16,
+                      caches: list[LatentCache] | None = None, start: int = 0) -> Tensor:
         """The normed output of the last layer, [batch, time, hidden]."""
-        rope, mask = self.positions(tokens.shape[1], dtype)
+        rope, mask = self.positions(tokens.shape[1], dtype, start)
         x = F.embedding(tokens, self.embed_tokens).to(dtype)
-        for layer in self.layers:
-            x = layer(x, rope, mask)
+        for layer, cache in zip(self.layers, caches or [None] * len(self.layers)):
+            x = layer(x, rope, mask, cache)
         return self.norm(x)
 
     def mtp_hidden_states(self, hidden: Tensor, tokens: Tensor) -> Tensor:

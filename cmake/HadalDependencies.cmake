@@ -1,7 +1,6 @@
 # Everything comes from the distribution's packages (scripts/install_deps.sh); nothing is downloaded here.
 
 find_package(Threads REQUIRED)
-find_package(OpenSSL REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(spdlog REQUIRED)

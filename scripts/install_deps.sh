@@ -4,7 +4,7 @@
 # Idempotent; needs root or sudo only when something is missing.
 set -euo pipefail
 
-build_packages=(g++ cmake ninja-build pkg-config libssl-dev nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev
+build_packages=(g++ cmake ninja-build pkg-config nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev
   libexpected-dev libpcre2-dev libxxhash-dev libhwloc-dev libgtest-dev libgmock-dev)
 test_packages=(python3 curl nodejs npm)
 fuzz_packages=(clang-14 libclang-rt-14-dev)

@@ -87,7 +87,8 @@ void Bpe::encode(std::string_view piece, std::vector<int32_t>& ids) const {
 
 void Bpe::merge(std::string_view piece, std::vector<int32_t>& ids) const {
   thread_local Workspace workspace;
-  auto& [symbols, heap] = workspace;
+  auto& symbols = workspace.symbols;
+  auto& heap = workspace.heap;
   const int32_t num_bytes = static_cast<int32_t>(piece.size());
   symbols.clear();
   heap.clear();

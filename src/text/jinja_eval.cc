@@ -393,7 +393,8 @@ class Interpreter {
       return template_error("macro '{}' takes not more than {} argument(s)", macro.name, macro.parameters.size());
     }
     for (const auto& [name, value] : arguments.keywords) {
-      const auto same = [&](const MacroNode::Parameter& parameter) { return parameter.name == name; };
+      // An init capture: clang 14 cannot capture a structured binding.
+      const auto same = [&name = name](const MacroNode::Parameter& parameter) { return parameter.name == name; };
       if (std::none_of(macro.parameters.begin(), macro.parameters.end(), same)) {
         return template_error("macro '{}' takes no keyword argument '{}'", macro.name, name);
       }

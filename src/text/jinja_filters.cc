@@ -51,7 +51,7 @@ Expected<Value> filter_tojson(const Value& input, const Arguments& arguments, Ru
 
 Expected<Value> filter_abs(const Value& input, const Arguments&, Runtime& runtime) {
   if (!input.is_number()) return template_error("bad operand type for abs(): '{}'", type_name(input));
-  return input.as_double() < 0 ? arithmetic("*", Value(-1), input, runtime.budget) : Expected<Value>(input);
+  return arithmetic("*", Value(input.as_double() < 0 ? -1 : 1), input, runtime.budget);
 }
 
 Expected<Value> filter_int(const Value& input, const Arguments& arguments, Runtime&) {

@@ -67,6 +67,10 @@ bool percent_decode(std::string_view text, std::string* out) {
   return true;
 }
 
+// What still has to come of any unfinished chunked body: "0\r\n\r\n". Beast asserts that it is not asked to go on after
+// a last chunk's size line with less.
+constexpr size_t kLeastChunkedBytes = 5;
+
 std::string to_string(boost::beast::string_view text) { return std::string(text.data(), text.size()); }
 
 }  // namespace
@@ -112,6 +116,7 @@ void HttpRequestParser::fail(int status, std::string message) {
 
 size_t HttpRequestParser::feed(std::string_view bytes) {
   if (bytes.empty() || state_ == State::kDone || state_ == State::kError) return 0;
+  if (state_ == State::kBody && impl_->parser.chunked() && bytes.size() < kLeastChunkedBytes) return 0;
   error_code error;
   const size_t consumed = impl_->parser.put(asio::const_buffer(bytes.data(), bytes.size()), error);
   if (error == http::error::header_limit) {

@@ -107,7 +107,10 @@ void read_tool_choice(FieldReader& reader, const ConversationInput& conversation
 }  // namespace
 
 ApiExpected<Json> parse_body(std::string_view body) {
-  auto parsed = parse_json(body, {.max_bytes = kAnyLength, .max_depth = 128, .refuse_duplicate_keys = true});
+  // 32 prompts of 256k token ids; without this bound a body of "[0,0,..." would take 20 times its size in memory.
+  constexpr size_t kMaxValues = size_t{8} << 20;
+  auto parsed = parse_json(
+      body, {.max_bytes = kAnyLength, .max_depth = 128, .max_values = kMaxValues, .refuse_duplicate_keys = true});
   if (!parsed) return tl::unexpected(bad_request("", "JSON decode error: {}", parsed.error().message));
   return std::move(*parsed);
 }

@@ -45,8 +45,9 @@ class Server:
         for line in self.process.stdout:
             self.lines.append(line.rstrip("\n"))
             match = READY.search(line)
-            if match and "ready" in line.lower():
+            if match and line.startswith("ready"):
                 self.host, self.port = match.group(1), int(match.group(2))
+            elif line.startswith("curl "):  # the last start-up line
                 self._ready.set()
 
     def stop(self, how: int = signal.SIGTERM) -> int:

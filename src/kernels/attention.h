@@ -40,6 +40,13 @@ struct WriteLatentArgs {
   void* row = nullptr;  // act [kv_lora_rank + qk_rope_head_dim]
 };
 
+constexpr int64_t num_attention_segments(int64_t num_positions) {
+  return (num_positions + kAttentionSegment - 1) / kAttentionSegment;
+}
+
+// Heads that one call of the absorbed form serves at most: they share every key that is read.
+inline constexpr int64_t kMaxAbsorbedHeads = 32;
+
 // Decode form, one query token, heads [0, num_heads): out_h = sum_t softmax_t(scale * (q_h . row_t)) * latent_t over
 // positions t = 0 .. num_positions - 1.
 struct AbsorbedAttentionArgs {
@@ -47,7 +54,8 @@ struct AbsorbedAttentionArgs {
   int64_t q_latent_stride = 0;
   const void* q_rope = nullptr;  // act [num_heads, qk_rope_head_dim], heads q_rope_stride elements apart
   int64_t q_rope_stride = 0;
-  int64_t num_heads = 0, kv_lora_rank = 0, qk_rope_head_dim = 0;
+  int64_t num_heads = 0;  // 1 .. kMaxAbsorbedHeads
+  int64_t kv_lora_rank = 0, qk_rope_head_dim = 0;
   float scale = 0;
   const PagedKvView* kv = nullptr;
   const int32_t* block_table = nullptr;

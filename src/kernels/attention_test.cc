@@ -76,10 +76,10 @@ std::vector<float> run_absorbed(const KernelTable& table, const Dims& d, const s
                                       .num_positions = num_positions,
                                       .out = out.data(),
                                       .out_stride = d.kv_lora_rank};
-  const int64_t scratch_bytes = table.absorbed_scratch_bytes(args);
+  const int64_t scratch_bytes = absorbed_scratch_bytes(table, args);
   AlignedBytes scratch(scratch_bytes);
   std::memset(scratch.data(), 0xFF, scratch_bytes);
-  table.attend_absorbed(args, scratch.data());
+  attend_absorbed(table, args, scratch.data());
   return out.values();
 }
 
@@ -126,9 +126,9 @@ class Absorbed : public TableTest {};
 TEST_P(Absorbed, AgreesWithReference) {
   Random random(21);
   for (const Dims& d : {Dims{512, 0, 64, 0}, Dims{33, 0, 6, 0}, Dims{40, 0, 8, 0}, Dims{1, 0, 2, 0}}) {
-    for (int64_t heads : {1, 5, 32, 41}) {
+    for (int64_t heads : {1, 5, 16, 32}) {
       for (int64_t positions : {1, 2, 17, 100, 1024, 1025, 2060}) {
-        if (positions > 1000 && (heads == 41) != (d.kv_lora_rank == 40)) continue;  // keep it quick
+        if (positions > 1000 && (heads == 16) != (d.kv_lora_rank == 40)) continue;  // keep it quick
         SCOPED_TRACE(fmt::format("lora {} heads {} positions {}", d.kv_lora_rank, heads, positions));
         const auto q_latent = random_bf16_values(random, heads * d.kv_lora_rank);
         const auto q_rope = random_bf16_values(random, heads * d.qk_rope);
@@ -173,7 +173,7 @@ TEST_P(Absorbed, FindsTheNeedle) {
 TEST_P(Absorbed, BitsDependOnHeadAndVisibleRowsOnly) {
   Random random(23);
   const Dims d{64, 0, 8, 0};
-  const int64_t heads = 37, positions = 1200;
+  const int64_t heads = 32, positions = 1200;
   const auto q_latent = random_bf16_values(random, heads * d.kv_lora_rank);
   const auto q_rope = random_bf16_values(random, heads * d.qk_rope);
   const auto rows = random_bf16_values(random, positions * (d.kv_lora_rank + d.qk_rope));
@@ -185,8 +185,8 @@ TEST_P(Absorbed, BitsDependOnHeadAndVisibleRowsOnly) {
     EXPECT_TRUE(same_bits(all, run(0, heads, 0.0f)));
     EXPECT_TRUE(same_bits(all, run(0, heads, 1e30f)));
     std::vector<float> pieces;
-    for (int64_t begin : {0, 1, 9, 33}) {
-      const int64_t end = begin == 0 ? 1 : begin == 1 ? 9 : begin == 9 ? 33 : heads;
+    for (int64_t begin : {0, 1, 9, 29}) {
+      const int64_t end = begin == 0 ? 1 : begin == 1 ? 9 : begin == 9 ? 29 : heads;
       const auto part = run(begin, end, kNaN);
       pieces.insert(pieces.end(), part.begin(), part.end());
     }

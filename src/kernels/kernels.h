@@ -98,12 +98,22 @@ struct KernelTable {
   void (*rms_norm)(const RmsNormArgs&);
   void (*query_rope)(const QueryRopeArgs&);
   void (*write_latent)(const WriteLatentArgs&);
-  // scratch as above, attend_*_scratch_bytes(args).
-  void (*attend_absorbed)(const AbsorbedAttentionArgs&, std::byte* scratch);
-  int64_t (*absorbed_scratch_bytes)(const AbsorbedAttentionArgs&);
+  // The absorbed form, one segment of positions per call: fills `partial` (absorbed_partial_bytes(args), 64-byte
+  // aligned) from the segment's keys alone. join_absorbed() adds a later segment to an earlier `state` (a partial
+  // itself), in ascending order; finish_absorbed() writes args.out. Scratch as above.
+  void (*attend_absorbed_segment)(const AbsorbedAttentionArgs&, int64_t segment, std::byte* partial,
+                                  std::byte* scratch);
+  void (*join_absorbed)(const AbsorbedAttentionArgs&, std::byte* state, std::byte* partial);
+  void (*finish_absorbed)(const AbsorbedAttentionArgs&, std::byte* state);
+  int64_t (*absorbed_partial_bytes)(const AbsorbedAttentionArgs&);
+  int64_t (*absorbed_segment_scratch_bytes)(const AbsorbedAttentionArgs&);
   void (*attend_expanded)(const ExpandedAttentionArgs&, std::byte* scratch);
   int64_t (*expanded_scratch_bytes)(const ExpandedAttentionArgs&);
 };
+
+// All segments of the absorbed form in one call. scratch: absorbed_scratch_bytes(kernels, args), 64-byte aligned.
+void attend_absorbed(const KernelTable& kernels, const AbsorbedAttentionArgs& args, std::byte* scratch);
+int64_t absorbed_scratch_bytes(const KernelTable& kernels, const AbsorbedAttentionArgs& args);
 
 const char* isa_name(Isa isa);
 // Tables that this processor can run, slowest first.

@@ -15,7 +15,7 @@ void project_down(const StepContext& step, const LayerWeights& layer) {
   ws.linears.clear();
   ws.linears.push_back(config.q_lora_rank > 0 ? from_normed(layer.q_a, ws.q_a) : from_normed(layer.q, ws.q));
   ws.linears.push_back(from_normed(layer.kv_a, ws.kv));
-  run_linears(step, ws.linears);
+  run_linears(step, StepPhase::kDense, ws.linears);
 }
 
 // Normalises q_a and writes this step's cache rows.
@@ -23,7 +23,7 @@ void write_cache(const StepContext& step, const LayerWeights& layer, const Paged
   const ModelConfig& config = step.config;
   Workspace& ws = step.ws;
   const int64_t half_rope = config.qk_rope_head_dim / 2;
-  step.pool.parallel_for(step.num_tokens, [&](int64_t begin, int64_t end, int) {
+  step.runner.for_each(StepPhase::kNorms, step.num_tokens, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       if (config.q_lora_rank > 0) {
         step.kernels.rms_norm({.x = ws.q_a + row * config.q_lora_rank,
@@ -57,9 +57,9 @@ void make_queries(const StepContext& step, const LayerWeights& layer) {
                              .num_tokens = step.num_tokens,
                              .y = ws.q,
                              .ldy = q_size};
-    run_linears(step, {&args, 1});
+    run_linears(step, StepPhase::kDense, {&args, 1});
   }
-  step.pool.parallel_for(step.num_tokens, [&](int64_t begin, int64_t end, int) {
+  step.runner.for_each(StepPhase::kNorms, step.num_tokens, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       step.kernels.query_rope({.q = ws.q + row * q_size,
                                .num_heads = config.num_attention_heads,
@@ -72,39 +72,63 @@ void make_queries(const StepContext& step, const LayerWeights& layer) {
   });
 }
 
-void attend_expanded(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv) {
+// Useful work: causal pairs, and the projection of the new tokens' latents. Projecting older ones again is overhead.
+void count_expanded(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv) {
   const ModelConfig& config = step.config;
-  Workspace& ws = step.ws;
+  const auto heads = static_cast<double>(config.num_attention_heads);
+  const HeadWeights& head = layer.heads.front();
+  PhaseCost& cost = step.runner.profile().of(StepPhase::kAttention);
+  cost.weight_bytes += heads * static_cast<double>(head.w_uk.panels_bytes() + head.w_uv.panels_bytes());
+  for (const ExpandedSpan& span : step.plan.expanded) {
+    const auto queries = static_cast<double>(span.num_tokens), first = static_cast<double>(span.first_position);
+    const double pairs = queries * first + queries * (queries + 1) / 2;
+    cost.flops += 2 * heads * pairs * static_cast<double>(config.qk_head_dim() + config.v_head_dim);
+    cost.flops += 2 * heads * queries * static_cast<double>((head.w_uk.rows + head.w_uv.rows) * config.kv_lora_rank);
+    cost.kv_bytes += (first + queries) * static_cast<double>(kv.row_bytes);
+  }
+}
+
+void attend_expanded_span(const StepContext& step, const HeadWeights& head, const PagedKvView& kv,
+                          const ExpandedSpan& span, int64_t head_idx, std::byte* scratch) {
+  const ModelConfig& config = step.config;
   const int64_t heads = config.num_attention_heads;
   const int64_t q_size = heads * config.qk_head_dim(), out_size = heads * config.v_head_dim;
-  const int64_t num_items = static_cast<int64_t>(step.plan.expanded.size()) * heads;
-  step.pool.parallel_for(
-      num_items,
-      [&](int64_t begin, int64_t end, int worker_idx) {
-        for (int64_t item = begin; item < end; ++item) {
-          const ExpandedSpan& span = step.plan.expanded[static_cast<size_t>(item / heads)];
-          const int64_t head_idx = item % heads;
-          const HeadWeights& head = layer.heads[static_cast<size_t>(head_idx)];
-          step.kernels.attend_expanded(
-              {.q = step.act_row(ws.q_rotated, span.row * q_size + head_idx * config.qk_head_dim(), 1),
-               .q_stride = q_size,
-               .num_queries = span.num_tokens,
-               .first_position = span.first_position,
-               .kv_lora_rank = config.kv_lora_rank,
-               .qk_nope_head_dim = config.qk_nope_head_dim,
-               .qk_rope_head_dim = config.qk_rope_head_dim,
-               .v_head_dim = config.v_head_dim,
-               .w_uk = &head.w_uk,
-               .w_uv = &head.w_uv,
-               .scale = static_cast<float>(step.rope.softmax_scale),
-               .kv = &kv,
-               .block_table = span.block_table,
-               .out = step.act_row(ws.attention_out, span.order * out_size + head_idx * config.v_head_dim, 1),
-               .out_stride = out_size},
-              ws.scratch_of(worker_idx));
-        }
-      },
-      1);
+  const Workspace& ws = step.ws;
+  step.kernels.attend_expanded(
+      {.q = step.act_row(ws.q_rotated, span.row * q_size + head_idx * config.qk_head_dim(), 1),
+       .q_stride = q_size,
+       .num_queries = span.num_tokens,
+       .first_position = span.first_position,
+       .kv_lora_rank = config.kv_lora_rank,
+       .qk_nope_head_dim = config.qk_nope_head_dim,
+       .qk_rope_head_dim = config.qk_rope_head_dim,
+       .v_head_dim = config.v_head_dim,
+       .w_uk = &head.w_uk,
+       .w_uv = &head.w_uv,
+       .scale = static_cast<float>(step.rope.softmax_scale),
+       .kv = &kv,
+       .block_table = span.block_table,
+       .out = step.act_row(ws.attention_out, span.order * out_size + head_idx * config.v_head_dim, 1),
+       .out_stride = out_size},
+      scratch);
+}
+
+void attend_expanded(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv) {
+  Workspace& ws = step.ws;
+  const int64_t heads = step.config.num_attention_heads;
+  if (step.plan.expanded.empty()) return;
+  count_expanded(step, layer, kv);
+  ws.work.clear();
+  // Head by head, so that a head's matrices stay on the NUMA node that holds them.
+  for (int64_t head = 0; head < heads; ++head) {
+    ws.work.add_on_node(static_cast<int64_t>(step.plan.expanded.size()), step.runner.shares().node_of(head, heads));
+  }
+  step.runner.run(StepPhase::kAttention, ws.work, [&](size_t head, int64_t begin, int64_t end, int worker_idx) {
+    for (int64_t span = begin; span < end; ++span) {
+      attend_expanded_span(step, layer.heads[head], kv, step.plan.expanded[static_cast<size_t>(span)],
+                           static_cast<int64_t>(head), ws.scratch_of(worker_idx));
+    }
+  });
 }
 
 // One batch of absorbed tokens, given by their rows; order is the first one's row of attention_out.
@@ -142,39 +166,93 @@ class AbsorbedBatch {
                              .ldy = latent_size_,
                              .y_dtype = step_.kernels.act_dtype});
     }
-    run_linears(step_, ws_.linears);
+    run_linears(step_, StepPhase::kAttention, ws_.linears, /*by_item=*/true);
   }
+
+  int64_t num_groups() const { return (config_.num_attention_heads + kHeadGroup - 1) / kHeadGroup; }
 
   void attend() {
-    const int64_t groups = (config_.num_attention_heads + kHeadGroup - 1) / kHeadGroup;
-    step_.pool.parallel_for(
-        num_tokens_ * groups,
-        [&](int64_t begin, int64_t end, int worker_idx) {
-          for (int64_t item = begin; item < end; ++item) {
-            attend_group(item / groups, item % groups * kHeadGroup, ws_.scratch_of(worker_idx));
-          }
-        },
-        1);
+    int64_t longest = 0;
+    PhaseCost& cost = step_.runner.profile().of(StepPhase::kAttention);
+    for (const int32_t row : rows_) {
+      const int64_t positions = step_.plan.positions[static_cast<size_t>(row)] + 1;
+      longest = std::max(longest, positions);
+      cost.kv_bytes += static_cast<double>(positions * kv_.row_bytes);
+      cost.flops += 2.0 * static_cast<double>(positions * config_.num_attention_heads) *
+                    static_cast<double>(2 * config_.kv_lora_rank + config_.qk_rope_head_dim);
+    }
+    const int64_t num_items = num_tokens_ * num_groups();
+    if (num_items >= 2 * step_.runner.shares().num_threads() || longest <= kAttentionSegment) {
+      attend_whole(num_items);
+    } else {
+      attend_in_waves(num_items, num_attention_segments(longest));
+    }
   }
 
-  void attend_group(int64_t token, int64_t first_head, std::byte* scratch) {
+  // Enough items for all workers: each runs through all of its segments.
+  void attend_whole(int64_t num_items) {
+    ws_.work.clear();
+    ws_.work.add(num_items, step_.runner.shares());
+    step_.runner.run(StepPhase::kAttention, ws_.work, [&](size_t, int64_t begin, int64_t end, int worker_idx) {
+      for (int64_t item = begin; item < end; ++item) {
+        hadal::attend_absorbed(step_.kernels, args_of(item), ws_.scratch_of(worker_idx));
+      }
+    });
+  }
+
+  // Few items: their segments run side by side, a few at a time, and are joined in order. Same arithmetic.
+  void attend_in_waves(int64_t num_items, int64_t num_segments) {
+    const int64_t wave = (4 * step_.runner.shares().num_threads() + num_items - 1) / num_items;
+    // Slot 0 of an item is its state, slot i the i-th segment of the wave.
+    const auto slot = [&](int64_t item, int64_t i) { return ws_.partials + (item * wave + i) * ws_.partial_bytes; };
+    for (int64_t wave_begin = 0; wave_begin < num_segments; wave_begin += wave - 1) {
+      const int64_t first = wave_begin == 0 ? 0 : wave_begin + 1;  // the first segment of all is the first state
+      const int64_t last = std::min(wave_begin + wave - 1, num_segments - 1);
+      const int64_t per_item = last - first + 1;
+      if (per_item <= 0) break;
+      ws_.work.clear();
+      ws_.work.add(num_items * per_item, step_.runner.shares());
+      step_.runner.run(StepPhase::kAttention, ws_.work, [&](size_t, int64_t begin, int64_t end, int worker_idx) {
+        for (int64_t unit = begin; unit < end; ++unit) {
+          const int64_t item = unit / per_item, segment = first + unit % per_item;
+          const AbsorbedAttentionArgs args = args_of(item);
+          if (segment >= num_attention_segments(args.num_positions)) continue;
+          step_.kernels.attend_absorbed_segment(args, segment, slot(item, segment - wave_begin),
+                                                ws_.scratch_of(worker_idx));
+        }
+      });
+      step_.runner.for_each(StepPhase::kAttention, num_items, [&](int64_t begin, int64_t end, int) {
+        for (int64_t item = begin; item < end; ++item) {
+          const AbsorbedAttentionArgs args = args_of(item);
+          const int64_t end_segment = std::min(last + 1, num_attention_segments(args.num_positions));
+          for (int64_t segment = std::max<int64_t>(first, 1); segment < end_segment; ++segment) {
+            step_.kernels.join_absorbed(args, slot(item, 0), slot(item, segment - wave_begin));
+          }
+          if (last == num_segments - 1) step_.kernels.finish_absorbed(args, slot(item, 0));
+        }
+      });
+    }
+  }
+
+  // Item: a token and a group of heads.
+  AbsorbedAttentionArgs args_of(int64_t item) const {
+    const int64_t token = item / num_groups(), first_head = item % num_groups() * kHeadGroup;
     const int32_t row = rows_[static_cast<size_t>(token)];
     const int64_t latent = token * latent_size_ + first_head * config_.kv_lora_rank;
     const int64_t q_rope = row * q_size_ + first_head * config_.qk_head_dim() + config_.qk_nope_head_dim;
-    step_.kernels.attend_absorbed({.q_latent = step_.act_row(ws_.q_latent, latent, 1),
-                                   .q_latent_stride = config_.kv_lora_rank,
-                                   .q_rope = step_.act_row(ws_.q_rotated, q_rope, 1),
-                                   .q_rope_stride = config_.qk_head_dim(),
-                                   .num_heads = std::min(kHeadGroup, config_.num_attention_heads - first_head),
-                                   .kv_lora_rank = config_.kv_lora_rank,
-                                   .qk_rope_head_dim = config_.qk_rope_head_dim,
-                                   .scale = static_cast<float>(step_.rope.softmax_scale),
-                                   .kv = &kv_,
-                                   .block_table = step_.plan.block_tables[static_cast<size_t>(row)],
-                                   .num_positions = step_.plan.positions[static_cast<size_t>(row)] + 1,
-                                   .out = step_.act_row(ws_.attended, latent, 1),
-                                   .out_stride = config_.kv_lora_rank},
-                                  scratch);
+    return {.q_latent = step_.act_row(ws_.q_latent, latent, 1),
+            .q_latent_stride = config_.kv_lora_rank,
+            .q_rope = step_.act_row(ws_.q_rotated, q_rope, 1),
+            .q_rope_stride = config_.qk_head_dim(),
+            .num_heads = std::min(kHeadGroup, config_.num_attention_heads - first_head),
+            .kv_lora_rank = config_.kv_lora_rank,
+            .qk_rope_head_dim = config_.qk_rope_head_dim,
+            .scale = static_cast<float>(step_.rope.softmax_scale),
+            .kv = &kv_,
+            .block_table = step_.plan.block_tables[static_cast<size_t>(row)],
+            .num_positions = step_.plan.positions[static_cast<size_t>(row)] + 1,
+            .out = step_.act_row(ws_.attended, latent, 1),
+            .out_stride = config_.kv_lora_rank};
   }
 
   void project_values() {
@@ -189,7 +267,7 @@ class AbsorbedBatch {
                              .ldy = out_size,
                              .y_dtype = step_.kernels.act_dtype});
     }
-    run_linears(step_, ws_.linears);
+    run_linears(step_, StepPhase::kAttention, ws_.linears, /*by_item=*/true);
   }
 
   const StepContext& step_;
@@ -228,7 +306,7 @@ void run_attention_layer(const StepContext& step, const LayerWeights& layer, con
                              .ldh = heads * step.config.v_head_dim,
                              .num_tokens = step.num_tokens,
                              .y_rows = step.plan.row_of_order.data()};
-  run_down(step, {&source, 1}, num_leaves_for({heads}));
+  run_down(step, StepPhase::kDense, {&source, 1}, num_leaves_for({heads}));
 }
 
 }  // namespace hadal

@@ -1,6 +1,7 @@
 #include "model/deepseek_v3.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <utility>
 
@@ -21,11 +22,12 @@ int64_t kv_bytes_per_token(const ModelConfig& config, const KernelTable& kernels
 }
 
 DeepseekV3Model::DeepseekV3Model(ModelConfig config, ModelWeights weights, const KernelTable& kernels,
-                                 std::unique_ptr<ThreadPool> pool, ForwardObserver observer)
+                                 std::unique_ptr<ThreadPool> pool, NodeShares shares, ForwardObserver observer)
     : config_(std::move(config)),
       weights_(std::move(weights)),
       kernels_(kernels),
       pool_(std::move(pool)),
+      runner_(*pool_, std::move(shares)),
       observer_(std::move(observer)),
       rope_(make_rope_parameters(config_)) {}
 
@@ -45,7 +47,7 @@ Status DeepseekV3Model::allocate_kv(int64_t num_blocks, int64_t block_size, int6
   HADAL_ASSIGN_OR_RETURN(
       kv_memory_,
       AlignedBuffer::create(static_cast<uint64_t>(layer_bytes * config_.num_hidden_layers), "the KV cache"));
-  HADAL_ASSIGN_OR_RETURN(ws_, make_workspace(config_, kernels_, limits));
+  HADAL_ASSIGN_OR_RETURN(ws_, make_workspace(config_, kernels_, limits, runner_.shares()));
   kv_layers_.clear();
   for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
     kv_layers_.push_back({.base = kv_memory_.data() + layer * layer_bytes,
@@ -64,6 +66,28 @@ Status DeepseekV3Model::allocate_kv(int64_t num_blocks, int64_t block_size, int6
   block_size_ = block_size;
   max_tokens_ = max_tokens_per_step;
   return {};
+}
+
+void DeepseekV3Model::fill_kv(uint64_t seed) {
+  const int64_t num_rows = config_.num_hidden_layers * num_blocks_ * block_size_;
+  const int64_t row_elements = config_.kv_lora_rank + config_.qk_rope_head_dim;
+  const int64_t row_bytes = kv_row_bytes(config_, kernels_);
+  pool_->parallel_for(num_rows, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      uint64_t state = seed + static_cast<uint64_t>(row) * 0x9E3779B97F4A7C15u;
+      std::byte* to = kv_memory_.data() + row * row_bytes;
+      for (int64_t i = 0; i < row_elements; ++i) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        const float value = static_cast<float>(static_cast<int64_t>(state) >> 33) * 0x1p-29F;  // uniform in +-2
+        if (kernels_.act_dtype == DType::kF32) {
+          std::memcpy(to + i * 4, &value, sizeof(value));
+        } else {
+          const bf16_t rounded = f32_to_bf16(value);
+          std::memcpy(to + i * 2, &rounded, sizeof(rounded));
+        }
+      }
+    }
+  });
 }
 
 Status DeepseekV3Model::check_input(const StepInput& input) const {
@@ -143,22 +167,23 @@ void DeepseekV3Model::plan_attention(const StepInput& input) {
 void DeepseekV3Model::embed(const StepInput& input) {
   const int64_t hidden = config_.hidden_size, half_rope = config_.qk_rope_head_dim / 2;
   const auto* table = reinterpret_cast<const bf16_t*>(weights_.embed_tokens);
-  pool_->parallel_for(static_cast<int64_t>(input.token_ids.size()), [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) {
-      const bf16_t* from = table + input.token_ids[static_cast<size_t>(row)] * hidden;
-      float* x = ws_.x + row * hidden;
-      for (int64_t i = 0; i < hidden; ++i) x[i] = bf16_to_f32(from[i]);
-      rope_cos_sin(rope_, plan_.positions[static_cast<size_t>(row)], ws_.cos + row * half_rope,
-                   ws_.sin + row * half_rope);
-    }
-  });
+  runner_.for_each(StepPhase::kEmbed, static_cast<int64_t>(input.token_ids.size()),
+                   [&](int64_t begin, int64_t end, int) {
+                     for (int64_t row = begin; row < end; ++row) {
+                       const bf16_t* from = table + input.token_ids[static_cast<size_t>(row)] * hidden;
+                       float* x = ws_.x + row * hidden;
+                       for (int64_t i = 0; i < hidden; ++i) x[i] = bf16_to_f32(from[i]);
+                       rope_cos_sin(rope_, plan_.positions[static_cast<size_t>(row)], ws_.cos + row * half_rope,
+                                    ws_.sin + row * half_rope);
+                     }
+                   });
 }
 
 void DeepseekV3Model::compute_logits(const StepContext& step, std::span<const int32_t> rows, float* logits) {
   if (rows.empty()) return;
   const int64_t hidden = config_.hidden_size;
   // ws.normed is free by now: rows are gathered as they are normalised.
-  pool_->parallel_for(static_cast<int64_t>(rows.size()), [&](int64_t begin, int64_t end, int) {
+  runner_.for_each(StepPhase::kHead, static_cast<int64_t>(rows.size()), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       kernels_.rms_norm({.x = ws_.x + rows[static_cast<size_t>(i)] * hidden,
                          .weight = weights_.final_norm,
@@ -173,7 +198,7 @@ void DeepseekV3Model::compute_logits(const StepContext& step, std::span<const in
                            .num_tokens = static_cast<int64_t>(rows.size()),
                            .y = logits,
                            .ldy = config_.vocab_size};
-  run_linears(step, {&head, 1});
+  run_linears(step, StepPhase::kHead, {&head, 1});
 }
 
 void DeepseekV3Model::observe_residual(const StepContext& step, int64_t layer) const {
@@ -181,13 +206,14 @@ void DeepseekV3Model::observe_residual(const StepContext& step, int64_t layer) c
 }
 
 Status DeepseekV3Model::forward(const StepInput& input, float* logits) {
+  const auto started = std::chrono::steady_clock::now();
   HADAL_RETURN_IF_ERROR(check_input(input));
   plan_attention(input);
   embed(input);
   const StepContext step = {.config = config_,
                             .kernels = kernels_,
                             .rope = rope_,
-                            .pool = *pool_,
+                            .runner = runner_,
                             .ws = ws_,
                             .plan = plan_,
                             .observer = observer_,
@@ -203,6 +229,9 @@ Status DeepseekV3Model::forward(const StepInput& input, float* logits) {
   add_and_normalise(step, weights_.final_norm, true);
   observe_residual(step, config_.num_hidden_layers - 1);
   compute_logits(step, input.logit_rows, logits);
+  StepProfile& profile = runner_.profile();
+  profile.wall_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  ++profile.num_steps;
   return {};
 }
 

@@ -20,7 +20,7 @@ class DeepseekV3Model final : public ForwardModel {
  public:
   // `weights` as load_weights() fills them for kernels.act_dtype.
   DeepseekV3Model(ModelConfig config, ModelWeights weights, const KernelTable& kernels,
-                  std::unique_ptr<ThreadPool> pool, ForwardObserver observer);
+                  std::unique_ptr<ThreadPool> pool, NodeShares shares, ForwardObserver observer);
 
   int64_t vocab_size() const override { return config_.vocab_size; }
   int64_t max_position_embeddings() const override { return config_.max_position_embeddings; }
@@ -28,6 +28,8 @@ class DeepseekV3Model final : public ForwardModel {
   Status allocate_kv(int64_t num_blocks, int64_t block_size, int64_t max_tokens_per_step) override;
   // Allocates nothing. Errors also: kInvalidArgument for input that contradicts itself or the allocated sizes.
   Status forward(const StepInput& input, float* logits) override;
+  const StepProfile& profile() const override { return runner_.profile(); }
+  void fill_kv(uint64_t seed) override;
 
  private:
   Status check_input(const StepInput& input) const;
@@ -40,6 +42,7 @@ class DeepseekV3Model final : public ForwardModel {
   const ModelWeights weights_;
   const KernelTable& kernels_;
   const std::unique_ptr<ThreadPool> pool_;
+  StepRunner runner_;
   const ForwardObserver observer_;
   const RopeParameters rope_;
 

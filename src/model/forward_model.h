@@ -5,6 +5,7 @@
 #include <span>
 
 #include "base/status.h"
+#include "model/step_profile.h"
 
 namespace hadal {
 
@@ -44,6 +45,13 @@ class ForwardModel {
   // A token's bits depend on its sequence's tokens and its position alone, not on what else is in the step.
   // Errors: kInternal (a rank failed); the cache rows of this step are then undefined.
   virtual Status forward(const StepInput& input, float* logits) = 0;
+
+  // Sums over all steps so far.
+  virtual const StepProfile& profile() const = 0;
+
+  // For benchmarks: fills the whole cache with pseudo-random rows of unit scale, so that steps at a depth can be timed
+  // without computing what precedes them.
+  virtual void fill_kv(uint64_t seed) = 0;
 };
 
 }  // namespace hadal

@@ -11,17 +11,6 @@
 #include "model/weight_plan.h"
 
 namespace hadal {
-namespace {
-
-std::unique_ptr<ThreadPool> make_pool(const LoadOptions& options) {
-  const CpuTopology topology = detect_topology();
-  ThreadPoolOptions pool;
-  pool.num_threads = options.num_threads > 0 ? options.num_threads : default_num_threads(topology);
-  if (options.pin_threads) pool.pin_cpus = topology.cores;
-  return std::make_unique<ThreadPool>(std::move(pool));
-}
-
-}  // namespace
 
 Expected<std::unique_ptr<ForwardModel>> load_deepseek_v3(const std::filesystem::path& dir, const LoadOptions& options) {
   HADAL_ASSIGN_OR_RETURN(const HfConfig hf, load_hf_config(dir));
@@ -38,11 +27,16 @@ Expected<std::unique_ptr<ForwardModel>> load_deepseek_v3(const std::filesystem::
     return tl::unexpected<Error>(std::move(problems[0]).in(dir.string()));
   }
   const KernelTable& kernels = options.kernels != nullptr ? *options.kernels : kernels_for(available_isas().back());
-  std::unique_ptr<ThreadPool> pool = make_pool(options);
+  const CpuTopology topology = detect_topology();
+  ThreadPoolOptions pool_options;
+  pool_options.num_threads = options.num_threads > 0 ? options.num_threads : default_num_threads(topology);
+  if (options.pin_threads) pool_options.pin_cpus = topology.cores;
+  NodeShares shares = make_node_shares(topology, pool_options.pin_cpus, pool_options.num_threads);
+  auto pool = std::make_unique<ThreadPool>(std::move(pool_options));
   HADAL_ASSIGN_OR_RETURN(ModelWeights weights,
                          load_weights(*config, plan, checkpoint, kernels.act_dtype, *pool, options.progress));
   return std::make_unique<DeepseekV3Model>(std::move(*config), std::move(weights), kernels, std::move(pool),
-                                           options.observer);
+                                           std::move(shares), options.observer);
 }
 
 }  // namespace hadal

@@ -21,9 +21,9 @@ DownSource down_of(const MlpWeights& mlp, int64_t num_tokens, const std::byte* h
 
 void run_dense(const StepContext& step, const MlpWeights& mlp) {
   const GateUpArgs gate_up = gate_up_of(step, mlp, step.num_tokens, step.ws.mlp_h);
-  run_gate_ups(step, {&gate_up, 1});
+  run_gate_ups(step, StepPhase::kDense, {&gate_up, 1});
   const DownSource source = down_of(mlp, step.num_tokens, step.ws.mlp_h);
-  run_down(step, {&source, 1}, num_leaves_for({mlp.down.cols}));
+  run_down(step, StepPhase::kDense, {&source, 1}, num_leaves_for({mlp.down.cols}));
 }
 
 void route(const StepContext& step, const LayerWeights& layer, int64_t layer_idx) {
@@ -35,9 +35,9 @@ void route(const StepContext& step, const LayerWeights& layer, int64_t layer_idx
                              .num_tokens = step.num_tokens,
                              .y = ws.router_logits,
                              .ldy = router.n_routed_experts};
-  run_linears(step, {&logits, 1});
+  run_linears(step, StepPhase::kRouting, {&logits, 1});
   const int64_t top_k = router.num_experts_per_tok;
-  step.pool.parallel_for(step.num_tokens, [&](int64_t begin, int64_t end, int) {
+  step.runner.for_each(StepPhase::kRouting, step.num_tokens, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       route_token(router, ws.router_logits + row * router.n_routed_experts, layer.router_bias,
                   ws.expert_ids + row * top_k, ws.expert_weights + row * top_k);
@@ -87,8 +87,8 @@ void run_experts(const StepContext& step, const LayerWeights& layer) {
     ws.gate_ups.push_back(gate_up_of(step, layer.mlp, step.num_tokens, ws.mlp_h));
     ws.down_sources.push_back(down_of(layer.mlp, step.num_tokens, ws.mlp_h));
   }
-  run_gate_ups(step, ws.gate_ups);
-  run_down(step, ws.down_sources, num_leaves_for({width, shared_width}));
+  run_gate_ups(step, StepPhase::kExperts, ws.gate_ups);
+  run_down(step, StepPhase::kExperts, ws.down_sources, num_leaves_for({width, shared_width}));
 }
 
 }  // namespace

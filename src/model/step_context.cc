@@ -5,27 +5,13 @@
 namespace hadal {
 namespace {
 
-// Cuts the panels of all items into ranges and calls run_item(item_idx, panel_begin, panel_end) on the pool. chunk as
-// in ThreadPool::parallel_for.
-template <typename PanelsOf, typename RunItem>
-void for_each_panel_range(const StepContext& step, size_t num_items, PanelsOf panels_of, RunItem run_item,
-                          int64_t chunk) {
-  std::vector<int64_t>& ends = step.ws.panel_ends;
-  ends.clear();
-  int64_t total = 0;
-  for (size_t i = 0; i < num_items; ++i) ends.push_back(total += panels_of(i));
-  step.pool.parallel_for(
-      total,
-      [&](int64_t begin, int64_t end, int) {
-        auto item = static_cast<size_t>(std::upper_bound(ends.begin(), ends.end(), begin) - ends.begin());
-        for (; begin < end; ++item) {
-          const int64_t item_begin = item == 0 ? 0 : ends[item - 1];
-          const int64_t stop = std::min(end, ends[item]);
-          if (begin < stop) run_item(item, begin - item_begin, stop - item_begin);
-          begin = stop;
-        }
-      },
-      chunk);
+// Books that `num_tokens` tokens meet a matrix, whose bytes are read once.
+void count_matrix(const StepContext& step, StepPhase phase, const PackedMatrix& w, int64_t num_tokens) {
+  if (num_tokens == 0) return;
+  PhaseCost& cost = step.runner.profile().of(phase);
+  cost.weight_bytes += static_cast<double>(w.rows * w.cols) * dtype_size_bytes(w.dtype) +
+                       static_cast<double>(w.num_scales()) * sizeof(float);
+  cost.flops += 2.0 * static_cast<double>(w.rows) * static_cast<double>(w.cols) * static_cast<double>(num_tokens);
 }
 
 }  // namespace
@@ -40,7 +26,7 @@ int64_t num_leaves_for(std::initializer_list<int64_t> widths) {
 
 void add_and_normalise(const StepContext& step, const float* norm_weight, bool add_delta) {
   const int64_t hidden = step.config.hidden_size;
-  step.pool.parallel_for(step.num_tokens, [&](int64_t begin, int64_t end, int) {
+  step.runner.for_each(StepPhase::kNorms, step.num_tokens, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       float* x = step.ws.x + row * hidden;
       if (add_delta) {
@@ -56,27 +42,48 @@ void add_and_normalise(const StepContext& step, const float* norm_weight, bool a
   });
 }
 
-void run_linears(const StepContext& step, std::span<const LinearArgs> linears) {
-  for_each_panel_range(
-      step, linears.size(), [&](size_t i) { return linears[i].w->num_panels(); },
-      [&](size_t i, int64_t begin, int64_t end) { step.kernels.linear(linears[i], begin, end); }, 0);
+void run_linears(const StepContext& step, StepPhase phase, std::span<const LinearArgs> linears, bool by_item) {
+  WorkList& work = step.ws.work;
+  const NodeShares& shares = step.runner.shares();
+  work.clear();
+  for (size_t i = 0; i < linears.size(); ++i) {
+    const PackedMatrix& w = *linears[i].w;
+    if (by_item) {
+      const auto num_items = static_cast<int64_t>(linears.size());
+      work.add_on_node(w.num_panels(), shares.node_of(static_cast<int64_t>(i), num_items));
+    } else {
+      work.add(w.num_panels(), shares);
+    }
+    count_matrix(step, phase, w, linears[i].num_tokens);
+  }
+  step.runner.run(phase, work,
+                  [&](size_t i, int64_t begin, int64_t end, int) { step.kernels.linear(linears[i], begin, end); });
 }
 
-void run_gate_ups(const StepContext& step, std::span<const GateUpArgs> gate_ups) {
-  // Experts have different numbers of tokens: let workers take panels as they become free.
-  for_each_panel_range(
-      step, gate_ups.size(), [&](size_t i) { return gate_ups[i].gate->num_panels(); },
-      [&](size_t i, int64_t begin, int64_t end) { step.kernels.gate_up(gate_ups[i], begin, end); }, 1);
+void run_gate_ups(const StepContext& step, StepPhase phase, std::span<const GateUpArgs> gate_ups) {
+  WorkList& work = step.ws.work;
+  work.clear();
+  for (const GateUpArgs& args : gate_ups) {
+    work.add(args.gate->num_panels(), step.runner.shares());
+    count_matrix(step, phase, *args.gate, args.num_tokens);
+    count_matrix(step, phase, *args.up, args.num_tokens);
+  }
+  step.runner.run(phase, work,
+                  [&](size_t i, int64_t begin, int64_t end, int) { step.kernels.gate_up(gate_ups[i], begin, end); });
 }
 
-void run_down(const StepContext& step, std::span<const DownSource> sources, int64_t num_leaves) {
+void run_down(const StepContext& step, StepPhase phase, std::span<const DownSource> sources, int64_t num_leaves) {
   const DownArgs args = {.sources = sources,
                          .num_leaves = num_leaves,
                          .num_tokens = step.num_tokens,
                          .y = step.ws.delta,
                          .ldy = step.config.hidden_size};
   HADAL_CHECK(step.kernels.down_scratch_bytes(args) <= step.ws.scratch_bytes, "workspace too small for down");
-  step.pool.parallel_for(sources.front().w->num_panels(), [&](int64_t begin, int64_t end, int worker_idx) {
+  for (const DownSource& source : sources) count_matrix(step, phase, *source.w, source.num_tokens);
+  WorkList& work = step.ws.work;
+  work.clear();
+  work.add(sources.front().w->num_panels(), step.runner.shares());
+  step.runner.run(phase, work, [&](size_t, int64_t begin, int64_t end, int worker_idx) {
     step.kernels.down(args, begin, end, step.ws.scratch_of(worker_idx));
   });
 }

@@ -10,12 +10,12 @@
 
 #include "base/aligned_buffer.h"
 #include "base/check.h"
-#include "base/thread_pool.h"
 #include "kernels/kernels.h"
 #include "model/config.h"
 #include "model/forward_observer.h"
 #include "model/memory_needs.h"
 #include "model/rope.h"
+#include "model/step_runner.h"
 
 namespace hadal {
 
@@ -24,7 +24,9 @@ inline constexpr int64_t kAbsorbedBatchTokens = 256;
 // Leaves of a row-parallel linear (design: canonical arithmetic).
 inline constexpr int64_t kMaxLeaves = 16;
 // Heads that one attention work item serves.
-inline constexpr int64_t kHeadGroup = 32;
+inline constexpr int64_t kHeadGroup = kMaxAbsorbedHeads;
+// Partial results of absorbed attention that are held at once, for each worker.
+inline constexpr int64_t kPartialsPerWorker = 8;
 
 // Activation memory of a step, made once. "act" buffers hold elements of the kernel table's act dtype.
 struct Workspace {
@@ -50,13 +52,15 @@ struct Workspace {
   std::byte* mlp_h = nullptr;          // act [tokens, widest dense or shared MLP]
   std::byte* scratch = nullptr;        // [num_threads, scratch_bytes] of the kernels
   int64_t scratch_bytes = 0;           // per worker, a multiple of 64
+  std::byte* partials = nullptr;       // [num_threads * kPartialsPerWorker, partial_bytes] of absorbed attention
+  int64_t partial_bytes = 0;
 
   // Work lists, sized once and reused.
   std::vector<int64_t> expert_offsets;  // [n_routed_experts + 1] into expert_rows
   std::vector<LinearArgs> linears;
   std::vector<GateUpArgs> gate_ups;
   std::vector<DownSource> down_sources;
-  std::vector<int64_t> panel_ends;  // cumulated panels of a work list
+  WorkList work;
 
   AlignedBuffer memory;
 
@@ -64,8 +68,8 @@ struct Workspace {
 };
 
 // Errors: kResourceExhausted.
-Expected<Workspace> make_workspace(const ModelConfig& config, const KernelTable& kernels,
-                                   const WorkspaceLimits& limits);
+Expected<Workspace> make_workspace(const ModelConfig& config, const KernelTable& kernels, const WorkspaceLimits& limits,
+                                   const NodeShares& shares);
 
 // Consecutive rows of one sequence that use the expanded form.
 struct ExpandedSpan {
@@ -90,7 +94,7 @@ struct StepContext {
   const ModelConfig& config;
   const KernelTable& kernels;
   const RopeParameters& rope;
-  ThreadPool& pool;
+  StepRunner& runner;
   Workspace& ws;
   const AttentionPlan& plan;
   const ForwardObserver& observer;
@@ -108,10 +112,11 @@ int64_t num_leaves_for(std::initializer_list<int64_t> widths);
 // x += delta (unless first), then normed = RMSNorm(x), for all tokens.
 void add_and_normalise(const StepContext& step, const float* norm_weight, bool add_delta);
 
-// Runs linears that are independent of each other over all their panels.
-void run_linears(const StepContext& step, std::span<const LinearArgs> linears);
-void run_gate_ups(const StepContext& step, std::span<const GateUpArgs> gate_ups);
+// Runs linears that are independent of each other over all their panels. `by_item`: item i of n belongs to the NUMA
+// node that holds the share of unit i (heads); otherwise every matrix is cut over the nodes.
+void run_linears(const StepContext& step, StepPhase phase, std::span<const LinearArgs> linears, bool by_item = false);
+void run_gate_ups(const StepContext& step, StepPhase phase, std::span<const GateUpArgs> gate_ups);
 // Overwrites ws.delta for all tokens.
-void run_down(const StepContext& step, std::span<const DownSource> sources, int64_t num_leaves);
+void run_down(const StepContext& step, StepPhase phase, std::span<const DownSource> sources, int64_t num_leaves);
 
 }  // namespace hadal

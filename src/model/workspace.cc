@@ -9,12 +9,15 @@ namespace {
 constexpr int64_t kAlignment = 64;
 int64_t align(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
+AbsorbedAttentionArgs largest_absorbed(const ModelConfig& config, const WorkspaceLimits& limits) {
+  return {.num_heads = std::min(kHeadGroup, config.num_attention_heads),
+          .kv_lora_rank = config.kv_lora_rank,
+          .qk_rope_head_dim = config.qk_rope_head_dim,
+          .num_positions = limits.max_positions};
+}
+
 // The kernels' need for the largest calls that the limits allow.
 int64_t scratch_bytes(const ModelConfig& config, const KernelTable& kernels, const WorkspaceLimits& limits) {
-  const AbsorbedAttentionArgs absorbed = {.num_heads = std::min(kHeadGroup, config.num_attention_heads),
-                                          .kv_lora_rank = config.kv_lora_rank,
-                                          .qk_rope_head_dim = config.qk_rope_head_dim,
-                                          .num_positions = limits.max_positions};
   const int64_t queries = std::min(limits.max_tokens, limits.max_positions);
   const ExpandedAttentionArgs expanded = {.num_queries = queries,
                                           .first_position = limits.max_positions - queries,
@@ -25,8 +28,8 @@ int64_t scratch_bytes(const ModelConfig& config, const KernelTable& kernels, con
   const PackedMatrix matrix = {.rows = config.hidden_size, .cols = kMaxLeaves};
   const std::array<DownSource, 1> source = {DownSource{.w = &matrix, .num_tokens = limits.max_tokens}};
   const DownArgs down = {.sources = source, .num_leaves = kMaxLeaves, .num_tokens = limits.max_tokens};
-  return align(std::max({kernels.absorbed_scratch_bytes(absorbed), kernels.expanded_scratch_bytes(expanded),
-                         kernels.down_scratch_bytes(down)}));
+  return align(std::max({absorbed_scratch_bytes(kernels, largest_absorbed(config, limits)),
+                         kernels.expanded_scratch_bytes(expanded), kernels.down_scratch_bytes(down)}));
 }
 
 class Carver {
@@ -75,6 +78,8 @@ int64_t carve(const ModelConfig& config, const KernelTable& kernels, const Works
   carver.take(ws.mlp_h, tokens * std::max(config.intermediate_size, config.shared_intermediate_size()), act);
   ws.scratch_bytes = scratch_bytes(config, kernels, limits);
   carver.take(ws.scratch, ws.scratch_bytes * limits.num_threads);
+  ws.partial_bytes = align(kernels.absorbed_partial_bytes(largest_absorbed(config, limits)));
+  carver.take(ws.partials, ws.partial_bytes * kPartialsPerWorker * limits.num_threads);
   return carver.used_bytes();
 }
 
@@ -85,8 +90,8 @@ uint64_t workspace_bytes(const ModelConfig& config, const KernelTable& kernels, 
   return static_cast<uint64_t>(carve(config, kernels, limits, nullptr, counted));
 }
 
-Expected<Workspace> make_workspace(const ModelConfig& config, const KernelTable& kernels,
-                                   const WorkspaceLimits& limits) {
+Expected<Workspace> make_workspace(const ModelConfig& config, const KernelTable& kernels, const WorkspaceLimits& limits,
+                                   const NodeShares& shares) {
   Workspace ws;
   HADAL_ASSIGN_OR_RETURN(ws.memory,
                          AlignedBuffer::create(workspace_bytes(config, kernels, limits), "the activation workspace"));
@@ -97,7 +102,7 @@ Expected<Workspace> make_workspace(const ModelConfig& config, const KernelTable&
   ws.down_sources.reserve(experts + 1);
   const size_t linears = static_cast<size_t>(std::max<int64_t>(config.num_attention_heads, 2));
   ws.linears.reserve(linears);
-  ws.panel_ends.reserve(std::max(experts + 1, linears));
+  ws.work.reserve(std::max(experts + 1, linears), shares);
   return ws;
 }
 

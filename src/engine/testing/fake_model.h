@@ -38,6 +38,8 @@ class FakeModel final : public ForwardModel {
   int64_t kv_bytes_per_token() const override { return sizeof(Slot); }
   Status allocate_kv(int64_t num_blocks, int64_t block_size, int64_t max_tokens_per_step) override;
   Status forward(const StepInput& input, float* logits) override;
+  const StepProfile& profile() const override { return profile_; }
+  void fill_kv(uint64_t) override {}
 
  private:
   struct Slot {
@@ -54,6 +56,7 @@ class FakeModel final : public ForwardModel {
   int64_t block_size_ = 0;
   int64_t max_tokens_per_step_ = 0;
   std::vector<Slot> slots_;
+  const StepProfile profile_;
 };
 
 // What the engine must answer, computed without an engine: one token after another, no cache, no batch.

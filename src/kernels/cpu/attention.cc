@@ -1,9 +1,11 @@
 // Both forms of MLA are one algorithm on panels of 32 lanes. A lane is a head (absorbed form: all heads share the
 // cached rows as keys and, up to kv_lora_rank, as values) or a query token (expanded form, one head). The queries of a
 // panel are packed like a weight panel, so that scores are the linear kernel with keys as tokens. A segment of up to
-// kAttentionSegment keys is weighed with its exact maximum, then merged into the running result. Probabilities are
+// kAttentionSegment keys is weighed with its exact maximum, then joined with what came before. Probabilities are
 // rounded to BF16 for the value product, and the normaliser sums the rounded ones, so that they add up to one.
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "kernels/cpu/drivers.h"
@@ -28,65 +30,57 @@ class Carver {
   int64_t used_bytes_ = 0;
 };
 
-// What a panel of 32 lanes has seen so far.
+// What a panel of 32 lanes has seen so far: unnormalised values relative to the largest score.
 struct PanelState {
-  float* max = nullptr;     // [32]
-  float* sum = nullptr;     // [32]
-  float* values = nullptr;  // [32][value_cols]
+  float* max;     // [32]
+  float* sum;     // [32] normaliser
+  float* values;  // [32][value_cols]
 };
 
-// Pieces that every form needs, for `num_panels` panels of lanes.
-struct Workspace {
+PanelState take_state(Carver& carver, int64_t value_cols) {
+  return {carver.take<float>(kLanes), carver.take<float>(kLanes), carver.take<float>(kLanes * value_cols)};
+}
+
+// What one panel needs for one segment.
+struct SegmentWorkspace {
   int64_t key_cols, value_cols;
-  bf16_t* queries;            // [num_panels] packed panels of key_cols
-  float *max, *sum, *values;  // PanelState of each panel
   float* scores;              // [segment][32]
   bf16_t* weights;            // [segment / 2][32][2]
   const bf16_t** key_rows;    // [segment]
   const bf16_t** value_rows;  // [segment]
 
-  Workspace(Carver& carver, int64_t num_panels, int64_t num_positions, int64_t key_cols_in, int64_t value_cols_in)
-      : key_cols(key_cols_in), value_cols(value_cols_in) {
-    const int64_t segment = std::min(kAttentionSegment, num_positions);
-    queries = carver.take<bf16_t>(num_panels * panel_elements());
-    max = carver.take<float>(num_panels * kLanes);
-    sum = carver.take<float>(num_panels * kLanes);
-    values = carver.take<float>(num_panels * kLanes * value_cols);
-    scores = carver.take<float>(segment * kLanes);
-    weights = carver.take<bf16_t>((segment + 1) / 2 * 2 * kLanes);
-    key_rows = carver.take<const bf16_t*>(segment);
-    value_rows = carver.take<const bf16_t*>(segment);
-  }
+  SegmentWorkspace(Carver& carver, int64_t segment, int64_t key_cols_in, int64_t value_cols_in)
+      : key_cols(key_cols_in),
+        value_cols(value_cols_in),
+        scores(carver.take<float>(segment * kLanes)),
+        weights(carver.take<bf16_t>((segment + 1) / 2 * 2 * kLanes)),
+        key_rows(carver.take<const bf16_t*>(segment)),
+        value_rows(carver.take<const bf16_t*>(segment)) {}
 
   int64_t panel_elements() const { return (key_cols + 1) / 2 * 2 * kLanes; }
-  bf16_t* query_panel(int64_t panel) const { return queries + panel * panel_elements(); }
-  PanelState state(int64_t panel) const {
-    return {max + panel * kLanes, sum + panel * kLanes, values + panel * kLanes * value_cols};
-  }
-  void reset(int64_t num_panels) const {
-    std::fill(queries, queries + num_panels * panel_elements(), bf16_t{});
-    std::fill(max, max + num_panels * kLanes, -std::numeric_limits<float>::infinity());
-    std::fill(sum, sum + num_panels * kLanes, 0.0f);
-    std::fill(values, values + num_panels * kLanes * value_cols, 0.0f);
-  }
 };
 
 constexpr int64_t num_lane_panels(int64_t lanes) { return (lanes + kLanes - 1) / kLanes; }
 
 // Writes src (cols elements) as columns [k_begin, k_begin + cols) of one lane of a packed panel.
 void pack_lane(bf16_t* panel, int64_t lane, int64_t k_begin, const bf16_t* src, int64_t cols) {
-  for (int64_t i = 0; i < cols; ++i) {
+  int64_t i = 0;
+  if (k_begin % 2 == 0) {  // pairs move as one
+    for (; i + 2 <= cols; i += 2)
+      std::memcpy(panel + ((k_begin + i) / 2 * kLanes + lane) * 2, src + i, 2 * sizeof(bf16_t));
+  }
+  for (; i < cols; ++i) {
     const int64_t k = k_begin + i;
     panel[(k / 2 * kLanes + lane) * 2 + k % 2] = src[i];
   }
 }
 
-// One segment of num_keys keys for one panel: scores, softmax, values, merge.
-void attend_segment(const Primitives& p, const Workspace& work, int64_t panel, int64_t num_lanes, int64_t num_keys,
-                    const int32_t* limits, float scale) {
+// One segment of num_keys keys for one panel: scores, softmax, values. Overwrites `to`.
+void attend_keys(const Primitives& p, const SegmentWorkspace& work, const bf16_t* query_panel, int64_t num_lanes,
+                 int64_t num_keys, const int32_t* limits, float scale, const PanelState& to) {
   for (int64_t first = 0; first < num_keys;) {
     const int64_t count = next_group(num_keys - first);
-    p.bf16.dot({.panel = work.query_panel(panel),
+    p.bf16.dot({.panel = query_panel,
                 .scales = nullptr,
                 .k_begin = 0,
                 .k_end = work.key_cols,
@@ -95,17 +89,12 @@ void attend_segment(const Primitives& p, const Workspace& work, int64_t panel, i
                 .out = work.scores + first * kLanes});
     first += count;
   }
-  const PanelState state = work.state(panel);
-  alignas(64) float keep[kLanes];
-  alignas(64) float add[kLanes];
   p.softmax_segment({.scores = work.scores,
                      .num_keys = num_keys,
                      .limits = limits,
                      .scale = scale,
-                     .max = state.max,
-                     .sum = state.sum,
-                     .keep = keep,
-                     .add = add,
+                     .max = to.max,
+                     .sum = to.sum,
                      .weights = work.weights});
   alignas(64) float out[kValueLanes * kLanes];
   for (int64_t col = 0; col < work.value_cols; col += kLanes) {
@@ -119,45 +108,80 @@ void attend_segment(const Primitives& p, const Workspace& work, int64_t panel, i
                          .num_cols = cols,
                          .out = out});
       for (int64_t l = 0; l < std::min(kValueLanes, num_lanes - lane); ++l) {
-        float* sum = state.values + (lane + l) * work.value_cols + col;
-        for (int64_t c = 0; c < cols; ++c) sum[c] = sum[c] * keep[lane + l] + out[l * kLanes + c] * add[lane + l];
+        std::memcpy(to.values + (lane + l) * work.value_cols + col, out + l * kLanes, cols * sizeof(float));
       }
     }
   }
 }
 
+// state = state joined with the next segment, by the online-softmax rule. A lane that saw no key of the segment has
+// max -inf there and keeps its state.
+void join(const PanelState& state, const PanelState& segment, int64_t num_lanes, int64_t value_cols) {
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  for (int64_t l = 0; l < num_lanes; ++l) {
+    if (segment.max[l] == kNone) continue;
+    const float max = std::max(state.max[l], segment.max[l]);
+    const float keep = std::exp(state.max[l] - max), add = std::exp(segment.max[l] - max);
+    state.max[l] = max;
+    state.sum[l] = state.sum[l] * keep + segment.sum[l] * add;
+    float* values = state.values + l * value_cols;
+    const float* next = segment.values + l * value_cols;
+    for (int64_t c = 0; c < value_cols; ++c) values[c] = values[c] * keep + next[c] * add;
+  }
+}
+
 // Divides a lane by its normaliser and rounds.
-void finish_lane(const Primitives& p, const Workspace& work, int64_t panel, int64_t lane, bf16_t* out) {
-  const PanelState state = work.state(panel);
-  float* values = state.values + lane * work.value_cols;
-  const float normaliser = state.sum[lane];
-  for (int64_t c = 0; c < work.value_cols; ++c) values[c] /= normaliser;
-  p.round_row(values, work.value_cols, out);
+void finish_lane(const Primitives& p, const PanelState& state, int64_t lane, int64_t value_cols, bf16_t* out) {
+  constexpr int64_t kChunk = 256;
+  float chunk[kChunk];
+  const float* values = state.values + lane * value_cols;
+  for (int64_t begin = 0; begin < value_cols; begin += kChunk) {
+    const int64_t n = std::min(kChunk, value_cols - begin);
+    for (int64_t c = 0; c < n; ++c) chunk[c] = values[begin + c] / state.sum[lane];
+    p.round_row(chunk, n, out + begin);
+  }
 }
 
 const bf16_t* cache_row(const PagedKvView& kv, const int32_t* block_table, int64_t position) {
   return reinterpret_cast<const bf16_t*>(kv.row(block_table, position));
 }
 
-Workspace absorbed_workspace(Carver& carver, const AbsorbedAttentionArgs& a) {
-  return Workspace(carver, num_lane_panels(a.num_heads), a.num_positions, a.kv_lora_rank + a.qk_rope_head_dim,
-                   a.kv_lora_rank);
-}
+struct AbsorbedWorkspace {
+  SegmentWorkspace segment;
+  bf16_t* queries;  // packed panel
 
-// The common pieces, and the keys and values of one segment expanded for one head.
+  AbsorbedWorkspace(Carver& carver, const AbsorbedAttentionArgs& a)
+      : segment(carver, std::min(kAttentionSegment, a.num_positions), a.kv_lora_rank + a.qk_rope_head_dim,
+                a.kv_lora_rank),
+        queries(carver.take<bf16_t>(segment.panel_elements())) {}
+};
+
+// For all queries of one head, and the keys and values of one segment expanded for it.
 struct ExpandedWorkspace {
-  bf16_t* keys;    // [segment][qk_nope + qk_rope]
-  bf16_t* values;  // [segment][v_head_dim]
-  Workspace common;
+  int64_t num_panels;
+  SegmentWorkspace segment;
+  bf16_t* queries;     // [num_panels] packed panels
+  PanelState state;    // of the first panel, the others follow
+  PanelState scratch;  // the segment at work
+  bf16_t* keys;        // [segment][qk_nope + qk_rope]
+  bf16_t* values;      // [segment][v_head_dim]
 
   ExpandedWorkspace(Carver& carver, const ExpandedAttentionArgs& a)
-      : keys(carver.take<bf16_t>(segment(a) * (a.qk_nope_head_dim + a.qk_rope_head_dim))),
-        values(carver.take<bf16_t>(segment(a) * a.v_head_dim)),
-        common(carver, num_lane_panels(a.num_queries), a.first_position + a.num_queries,
-               a.qk_nope_head_dim + a.qk_rope_head_dim, a.v_head_dim) {}
+      : num_panels(num_lane_panels(a.num_queries)),
+        segment(carver, segment_keys(a), a.qk_nope_head_dim + a.qk_rope_head_dim, a.v_head_dim),
+        queries(carver.take<bf16_t>(num_panels * segment.panel_elements())),
+        state{carver.take<float>(num_panels * kLanes), carver.take<float>(num_panels * kLanes),
+              carver.take<float>(num_panels * kLanes * a.v_head_dim)},
+        scratch(take_state(carver, a.v_head_dim)),
+        keys(carver.take<bf16_t>(segment_keys(a) * (a.qk_nope_head_dim + a.qk_rope_head_dim))),
+        values(carver.take<bf16_t>(segment_keys(a) * a.v_head_dim)) {}
 
-  static int64_t segment(const ExpandedAttentionArgs& a) {
+  static int64_t segment_keys(const ExpandedAttentionArgs& a) {
     return std::min(kAttentionSegment, a.first_position + a.num_queries);
+  }
+  bf16_t* query_panel(int64_t panel) const { return queries + panel * segment.panel_elements(); }
+  PanelState state_of(int64_t panel) const {
+    return {state.max + panel * kLanes, state.sum + panel * kLanes, state.values + panel * kLanes * segment.value_cols};
   }
 };
 
@@ -177,7 +201,7 @@ void expand(const Primitives& p, const PackedMatrix& w, const bf16_t* const* lat
 // Fills keys, values and their row pointers for positions segment_begin .. + num_keys - 1.
 void expand_segment(const Primitives& p, const ExpandedAttentionArgs& a, const ExpandedWorkspace& work,
                     int64_t segment_begin, int64_t num_keys) {
-  const int64_t key_cols = work.common.key_cols;
+  const int64_t key_cols = work.segment.key_cols;
   for (int64_t first = 0; first < num_keys;) {
     const bf16_t* latents[kMaxTokens];
     const int64_t count = next_group(num_keys - first);
@@ -186,8 +210,8 @@ void expand_segment(const Primitives& p, const ExpandedAttentionArgs& a, const E
       bf16_t* key = work.keys + (first + t) * key_cols;
       std::copy(latents[t] + a.kv_lora_rank, latents[t] + a.kv_lora_rank + a.qk_rope_head_dim,
                 key + a.qk_nope_head_dim);
-      work.common.key_rows[first + t] = key;
-      work.common.value_rows[first + t] = work.values + (first + t) * a.v_head_dim;
+      work.segment.key_rows[first + t] = key;
+      work.segment.value_rows[first + t] = work.values + (first + t) * a.v_head_dim;
     }
     expand(p, *a.w_uk, latents, count, work.keys + first * key_cols, key_cols);
     expand(p, *a.w_uv, latents, count, work.values + first * a.v_head_dim, a.v_head_dim);
@@ -197,52 +221,66 @@ void expand_segment(const Primitives& p, const ExpandedAttentionArgs& a, const E
 
 }  // namespace
 
-void attend_absorbed(const Primitives& p, const AbsorbedAttentionArgs& a, std::byte* scratch) {
-  Carver carver(scratch);
-  const Workspace work = absorbed_workspace(carver, a);
-  const int64_t num_panels = num_lane_panels(a.num_heads);
-  work.reset(num_panels);
+void attend_absorbed_segment(const Primitives& p, const AbsorbedAttentionArgs& a, int64_t segment, std::byte* partial,
+                             std::byte* scratch) {
+  Carver carver(scratch), partial_carver(partial);
+  const AbsorbedWorkspace work(carver, a);
+  const PanelState state = take_state(partial_carver, a.kv_lora_rank);
+  std::fill(work.queries, work.queries + work.segment.panel_elements(), bf16_t{});
   for (int64_t h = 0; h < a.num_heads; ++h) {
-    bf16_t* panel = work.query_panel(h / kLanes);
-    pack_lane(panel, h % kLanes, 0, static_cast<const bf16_t*>(a.q_latent) + h * a.q_latent_stride, a.kv_lora_rank);
-    pack_lane(panel, h % kLanes, a.kv_lora_rank, static_cast<const bf16_t*>(a.q_rope) + h * a.q_rope_stride,
+    pack_lane(work.queries, h, 0, static_cast<const bf16_t*>(a.q_latent) + h * a.q_latent_stride, a.kv_lora_rank);
+    pack_lane(work.queries, h, a.kv_lora_rank, static_cast<const bf16_t*>(a.q_rope) + h * a.q_rope_stride,
               a.qk_rope_head_dim);
   }
-  for (int64_t begin = 0; begin < a.num_positions; begin += kAttentionSegment) {
-    const int64_t num_keys = std::min(kAttentionSegment, a.num_positions - begin);
-    for (int64_t t = 0; t < num_keys; ++t) {
-      work.key_rows[t] = work.value_rows[t] = cache_row(*a.kv, a.block_table, begin + t);
-    }
-    int32_t limits[kLanes];
-    std::fill(limits, limits + kLanes, static_cast<int32_t>(num_keys));
-    for (int64_t panel = 0; panel < num_panels; ++panel) {
-      attend_segment(p, work, panel, std::min(kLanes, a.num_heads - panel * kLanes), num_keys, limits, a.scale);
-    }
+  const int64_t begin = segment * kAttentionSegment;
+  const int64_t num_keys = std::min(kAttentionSegment, a.num_positions - begin);
+  for (int64_t t = 0; t < num_keys; ++t) {
+    work.segment.key_rows[t] = work.segment.value_rows[t] = cache_row(*a.kv, a.block_table, begin + t);
   }
+  int32_t limits[kLanes];
+  std::fill(limits, limits + kLanes, static_cast<int32_t>(num_keys));
+  attend_keys(p, work.segment, work.queries, a.num_heads, num_keys, limits, a.scale, state);
+}
+
+void join_absorbed(const AbsorbedAttentionArgs& a, std::byte* state, std::byte* partial) {
+  Carver state_carver(state), partial_carver(partial);
+  const PanelState to = take_state(state_carver, a.kv_lora_rank);
+  join(to, take_state(partial_carver, a.kv_lora_rank), a.num_heads, a.kv_lora_rank);
+}
+
+void finish_absorbed(const Primitives& p, const AbsorbedAttentionArgs& a, std::byte* state) {
+  Carver carver(state);
+  const PanelState from = take_state(carver, a.kv_lora_rank);
   for (int64_t h = 0; h < a.num_heads; ++h) {
-    finish_lane(p, work, h / kLanes, h % kLanes, static_cast<bf16_t*>(a.out) + h * a.out_stride);
+    finish_lane(p, from, h, a.kv_lora_rank, static_cast<bf16_t*>(a.out) + h * a.out_stride);
   }
 }
 
-int64_t absorbed_scratch_bytes(const AbsorbedAttentionArgs& a) {
+int64_t absorbed_partial_bytes(const AbsorbedAttentionArgs& a) {
   Carver carver(nullptr);
-  absorbed_workspace(carver, a);
+  take_state(carver, a.kv_lora_rank);
+  return carver.used_bytes();
+}
+
+int64_t absorbed_segment_scratch_bytes(const AbsorbedAttentionArgs& a) {
+  Carver carver(nullptr);
+  const AbsorbedWorkspace work(carver, a);
   return carver.used_bytes();
 }
 
 void attend_expanded(const Primitives& p, const ExpandedAttentionArgs& a, std::byte* scratch) {
   Carver carver(scratch);
   const ExpandedWorkspace work(carver, a);
-  const int64_t num_panels = num_lane_panels(a.num_queries);
-  work.common.reset(num_panels);
+  const int64_t value_cols = work.segment.value_cols;
+  std::fill(work.queries, work.queries + work.num_panels * work.segment.panel_elements(), bf16_t{});
   for (int64_t i = 0; i < a.num_queries; ++i) {
-    pack_lane(work.common.query_panel(i / kLanes), i % kLanes, 0, static_cast<const bf16_t*>(a.q) + i * a.q_stride,
-              work.common.key_cols);
+    pack_lane(work.query_panel(i / kLanes), i % kLanes, 0, static_cast<const bf16_t*>(a.q) + i * a.q_stride,
+              work.segment.key_cols);
   }
   const int64_t num_positions = a.first_position + a.num_queries;
   for (int64_t begin = 0; begin < num_positions; begin += kAttentionSegment) {
     expand_segment(p, a, work, begin, std::min(kAttentionSegment, num_positions - begin));
-    for (int64_t panel = 0; panel < num_panels; ++panel) {
+    for (int64_t panel = 0; panel < work.num_panels; ++panel) {
       const int64_t first_query = panel * kLanes;
       const int64_t num_lanes = std::min(kLanes, a.num_queries - first_query);
       // Lanes past the last query do as lane 0 does and are dropped.
@@ -252,11 +290,15 @@ void attend_expanded(const Primitives& p, const ExpandedAttentionArgs& a, std::b
         limits[l] = static_cast<int32_t>(std::clamp<int64_t>(visible, 0, kAttentionSegment));
       }
       const int64_t num_keys = limits[num_lanes - 1];
-      if (num_keys > 0) attend_segment(p, work.common, panel, num_lanes, num_keys, limits, a.scale);
+      if (num_keys == 0) continue;
+      const PanelState state = work.state_of(panel);
+      const PanelState& to = begin == 0 ? state : work.scratch;
+      attend_keys(p, work.segment, work.query_panel(panel), num_lanes, num_keys, limits, a.scale, to);
+      if (begin > 0) join(state, work.scratch, num_lanes, value_cols);
     }
   }
   for (int64_t i = 0; i < a.num_queries; ++i) {
-    finish_lane(p, work.common, i / kLanes, i % kLanes, static_cast<bf16_t*>(a.out) + i * a.out_stride);
+    finish_lane(p, work.state_of(i / kLanes), i % kLanes, value_cols, static_cast<bf16_t*>(a.out) + i * a.out_stride);
   }
 }
 

@@ -42,15 +42,8 @@ void softmax_half(const SoftmaxArgs& a, int64_t lane) {
     const __m512i odd = weigh_key(a, t + 1, lane, limits, segment_max, segment_sum);
     _mm512_storeu_si512(a.weights + (t / 2 * kLanes + lane) * 2, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
   }
-  const __m512 old_max = _mm512_loadu_ps(a.max + lane);
-  const __m512 max = _mm512_max_ps(old_max, segment_max);
-  const __m512 keep = exp_ps(_mm512_sub_ps(old_max, max));
-  const __m512 add = exp_ps(_mm512_sub_ps(segment_max, max));
-  const __m512 old_sum = _mm512_loadu_ps(a.sum + lane);
-  _mm512_storeu_ps(a.sum + lane, _mm512_fmadd_ps(segment_sum, add, _mm512_mul_ps(old_sum, keep)));
-  _mm512_storeu_ps(a.max + lane, max);
-  _mm512_storeu_ps(a.keep + lane, keep);
-  _mm512_storeu_ps(a.add + lane, add);
+  _mm512_storeu_ps(a.max + lane, segment_max);
+  _mm512_storeu_ps(a.sum + lane, segment_sum);
 }
 
 }  // namespace

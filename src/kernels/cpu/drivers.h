@@ -16,8 +16,12 @@ void rms_norm(const Primitives& p, const RmsNormArgs& args);
 void query_rope(const Primitives& p, const QueryRopeArgs& args);
 void write_latent(const Primitives& p, const WriteLatentArgs& args);
 
-void attend_absorbed(const Primitives& p, const AbsorbedAttentionArgs& args, std::byte* scratch);
-int64_t absorbed_scratch_bytes(const AbsorbedAttentionArgs& args);
+void attend_absorbed_segment(const Primitives& p, const AbsorbedAttentionArgs& args, int64_t segment,
+                             std::byte* partial, std::byte* scratch);
+void join_absorbed(const AbsorbedAttentionArgs& args, std::byte* state, std::byte* partial);
+void finish_absorbed(const Primitives& p, const AbsorbedAttentionArgs& args, std::byte* state);
+int64_t absorbed_partial_bytes(const AbsorbedAttentionArgs& args);
+int64_t absorbed_segment_scratch_bytes(const AbsorbedAttentionArgs& args);
 void attend_expanded(const Primitives& p, const ExpandedAttentionArgs& args, std::byte* scratch);
 int64_t expanded_scratch_bytes(const ExpandedAttentionArgs& args);
 
@@ -51,9 +55,15 @@ constexpr KernelTable make_table(Isa isa, const char* name) {
       .rms_norm = [](const RmsNormArgs& a) { rms_norm(kPrimitives, a); },
       .query_rope = [](const QueryRopeArgs& a) { query_rope(kPrimitives, a); },
       .write_latent = [](const WriteLatentArgs& a) { write_latent(kPrimitives, a); },
-      .attend_absorbed = [](const AbsorbedAttentionArgs& a,
-                            std::byte* scratch) { attend_absorbed(kPrimitives, a, scratch); },
-      .absorbed_scratch_bytes = absorbed_scratch_bytes,
+      .attend_absorbed_segment =
+          [](const AbsorbedAttentionArgs& a, int64_t segment, std::byte* partial, std::byte* scratch) {
+            attend_absorbed_segment(kPrimitives, a, segment, partial, scratch);
+          },
+      .join_absorbed = join_absorbed,
+      .finish_absorbed = [](const AbsorbedAttentionArgs& a,
+                            std::byte* state) { finish_absorbed(kPrimitives, a, state); },
+      .absorbed_partial_bytes = absorbed_partial_bytes,
+      .absorbed_segment_scratch_bytes = absorbed_segment_scratch_bytes,
       .attend_expanded = [](const ExpandedAttentionArgs& a,
                             std::byte* scratch) { attend_expanded(kPrimitives, a, scratch); },
       .expanded_scratch_bytes = expanded_scratch_bytes,

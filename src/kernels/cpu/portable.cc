@@ -141,13 +141,8 @@ void softmax_segment(const SoftmaxArgs& a) {
       a.weights[(t / 2 * kLanes + l) * 2 + t % 2] = weight;
     }
   }
-  for (int64_t l = 0; l < kLanes; ++l) {
-    const float max = segment_max[l] > a.max[l] ? segment_max[l] : a.max[l];
-    a.keep[l] = exp_f32(a.max[l] - max);
-    a.add[l] = exp_f32(segment_max[l] - max);
-    a.sum[l] = a.sum[l] * a.keep[l] + segment_sum[l] * a.add[l];
-    a.max[l] = max;
-  }
+  std::copy(segment_max, segment_max + kLanes, a.max);
+  std::copy(segment_sum, segment_sum + kLanes, a.sum);
 }
 
 void weighted_values(const ValuesArgs& a) {

@@ -49,11 +49,9 @@ struct SoftmaxArgs {
   int64_t num_keys;       // 1 .. kAttentionSegment
   const int32_t* limits;  // [32] keys that each lane sees; the others weigh exactly zero. <= 0: none
   float scale;
-  float* max;       // [32] in and out: largest scaled score so far, -inf before the first segment
-  float* sum;       // [32] in and out: normaliser relative to max
-  float* keep;      // [32] out: factor of what was accumulated before
-  float* add;       // [32] out: factor of this segment's weighted values
-  bf16_t* weights;  // [ceil(num_keys / 2)][32][2] out; the partner of a last odd key is zero
+  float* max;       // [32] out: largest scaled score, -inf for a lane that sees none
+  float* sum;       // [32] out: sum of the lane's weights as rounded
+  bf16_t* weights;  // [ceil(num_keys / 2)][32][2] out; e^(score - max); the partner of a last odd key is zero
 };
 
 // out[l][c] = sum_t weights[t][lane_begin + l] * values[t][col_begin + c].

@@ -151,8 +151,11 @@ const KernelTable kTable = {
     .rms_norm = rms_norm,
     .query_rope = query_rope,
     .write_latent = write_latent,
-    .attend_absorbed = attend_absorbed,
-    .absorbed_scratch_bytes = absorbed_scratch_bytes,
+    .attend_absorbed_segment = attend_absorbed_segment,
+    .join_absorbed = join_absorbed,
+    .finish_absorbed = finish_absorbed,
+    .absorbed_partial_bytes = absorbed_partial_bytes,
+    .absorbed_segment_scratch_bytes = absorbed_segment_scratch_bytes,
     .attend_expanded = attend_expanded,
     .expanded_scratch_bytes = expanded_scratch_bytes,
 };

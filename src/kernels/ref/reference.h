@@ -9,8 +9,12 @@ namespace hadal::reference {
 // sum over k in [k_begin, k_end) of x[k] * W[row, k], scales included.
 double dot(const PackedMatrix& w, int64_t row, const float* x, int64_t k_begin, int64_t k_end);
 
-void attend_absorbed(const AbsorbedAttentionArgs& args, std::byte* scratch);
-int64_t absorbed_scratch_bytes(const AbsorbedAttentionArgs& args);
+void attend_absorbed_segment(const AbsorbedAttentionArgs& args, int64_t segment, std::byte* partial,
+                             std::byte* scratch);
+void join_absorbed(const AbsorbedAttentionArgs& args, std::byte* state, std::byte* partial);
+void finish_absorbed(const AbsorbedAttentionArgs& args, std::byte* state);
+int64_t absorbed_partial_bytes(const AbsorbedAttentionArgs& args);
+int64_t absorbed_segment_scratch_bytes(const AbsorbedAttentionArgs& args);
 void attend_expanded(const ExpandedAttentionArgs& args, std::byte* scratch);
 int64_t expanded_scratch_bytes(const ExpandedAttentionArgs& args);
 

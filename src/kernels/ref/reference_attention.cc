@@ -29,28 +29,56 @@ void softmax(double* scores, int64_t n) {
 
 }  // namespace
 
-// Scratch: double scores [num_positions] of one head.
-void attend_absorbed(const AbsorbedAttentionArgs& a, std::byte* scratch) {
-  auto* scores = reinterpret_cast<double*>(scratch);
-  for (int64_t h = 0; h < a.num_heads; ++h) {
+// A partial: double [num_heads][max, sum of e^(score - max), values [kv_lora_rank]].
+int64_t absorbed_partial_bytes(const AbsorbedAttentionArgs& a) {
+  return (a.num_heads * (2 + a.kv_lora_rank) * kDoubleBytes + 63) / 64 * 64;
+}
+
+int64_t absorbed_segment_scratch_bytes(const AbsorbedAttentionArgs&) { return kAttentionSegment * kDoubleBytes; }
+
+void attend_absorbed_segment(const AbsorbedAttentionArgs& a, int64_t segment, std::byte* partial, std::byte* scratch) {
+  auto* weights = reinterpret_cast<double*>(scratch);
+  auto* state = reinterpret_cast<double*>(partial);
+  const int64_t begin = segment * kAttentionSegment, num_keys = std::min(kAttentionSegment, a.num_positions - begin);
+  for (int64_t h = 0; h < a.num_heads; ++h, state += 2 + a.kv_lora_rank) {
     const float* q_latent = static_cast<const float*>(a.q_latent) + h * a.q_latent_stride;
     const float* q_rope = static_cast<const float*>(a.q_rope) + h * a.q_rope_stride;
-    for (int64_t t = 0; t < a.num_positions; ++t) {
-      const float* row = cache_row(*a.kv, a.block_table, t);
-      scores[t] = a.scale *
-                  (dot_f32(q_latent, row, a.kv_lora_rank) + dot_f32(q_rope, row + a.kv_lora_rank, a.qk_rope_head_dim));
+    for (int64_t t = 0; t < num_keys; ++t) {
+      const float* row = cache_row(*a.kv, a.block_table, begin + t);
+      weights[t] = a.scale *
+                   (dot_f32(q_latent, row, a.kv_lora_rank) + dot_f32(q_rope, row + a.kv_lora_rank, a.qk_rope_head_dim));
     }
-    softmax(scores, a.num_positions);
-    float* out = static_cast<float*>(a.out) + h * a.out_stride;
+    const double max = *std::max_element(weights, weights + num_keys);
+    double sum = 0;
+    for (int64_t t = 0; t < num_keys; ++t) sum += weights[t] = std::exp(weights[t] - max);
+    state[0] = max;
+    state[1] = sum;
     for (int64_t i = 0; i < a.kv_lora_rank; ++i) {
-      double sum = 0;
-      for (int64_t t = 0; t < a.num_positions; ++t) sum += scores[t] * cache_row(*a.kv, a.block_table, t)[i];
-      out[i] = static_cast<float>(sum);
+      double value = 0;
+      for (int64_t t = 0; t < num_keys; ++t) value += weights[t] * cache_row(*a.kv, a.block_table, begin + t)[i];
+      state[2 + i] = value;
     }
   }
 }
 
-int64_t absorbed_scratch_bytes(const AbsorbedAttentionArgs& a) { return a.num_positions * kDoubleBytes; }
+void join_absorbed(const AbsorbedAttentionArgs& a, std::byte* state, std::byte* partial) {
+  auto* to = reinterpret_cast<double*>(state);
+  const auto* from = reinterpret_cast<const double*>(partial);
+  for (int64_t h = 0; h < a.num_heads; ++h, to += 2 + a.kv_lora_rank, from += 2 + a.kv_lora_rank) {
+    const double max = std::max(to[0], from[0]);
+    const double keep = std::exp(to[0] - max), add = std::exp(from[0] - max);
+    to[0] = max;
+    for (int64_t i = 1; i < 2 + a.kv_lora_rank; ++i) to[i] = to[i] * keep + from[i] * add;
+  }
+}
+
+void finish_absorbed(const AbsorbedAttentionArgs& a, std::byte* state) {
+  const auto* from = reinterpret_cast<const double*>(state);
+  for (int64_t h = 0; h < a.num_heads; ++h, from += 2 + a.kv_lora_rank) {
+    float* out = static_cast<float*>(a.out) + h * a.out_stride;
+    for (int64_t i = 0; i < a.kv_lora_rank; ++i) out[i] = static_cast<float>(from[2 + i] / from[1]);
+  }
+}
 
 // Scratch: double scores [positions], then f32 expanded keys [positions][qk_nope] and values [positions][v].
 void attend_expanded(const ExpandedAttentionArgs& a, std::byte* scratch) {

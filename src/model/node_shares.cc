@@ -1,0 +1,32 @@
+#include "model/node_shares.h"
+
+#include <algorithm>
+
+namespace hadal {
+
+int NodeShares::node_of(int64_t unit, int64_t num_units) const {
+  int node = 0;
+  while (node + 1 < num_nodes && begin(num_units, node + 1) <= unit) ++node;
+  return node;
+}
+
+NodeShares make_node_shares(const CpuTopology& topology, const std::vector<int>& pin_cpus, int num_threads) {
+  NodeShares shares;
+  shares.node_of_worker.assign(static_cast<size_t>(num_threads), 0);
+  if (pin_cpus.empty()) return shares;
+  std::vector<int> dense(topology.nodes.size(), -1);  // nodes that have a worker, in order of appearance
+  shares.num_nodes = 0;
+  for (size_t worker = 0; worker < shares.node_of_worker.size(); ++worker) {
+    const int cpu = pin_cpus[worker % pin_cpus.size()];
+    const auto holds = [cpu](const NumaNode& node) {
+      return std::find(node.cpus.begin(), node.cpus.end(), cpu) != node.cpus.end();
+    };
+    const auto found = std::find_if(topology.nodes.begin(), topology.nodes.end(), holds);
+    const auto idx = found == topology.nodes.end() ? size_t{0} : static_cast<size_t>(found - topology.nodes.begin());
+    if (dense[idx] < 0) dense[idx] = shares.num_nodes++;
+    shares.node_of_worker[worker] = dense[idx];
+  }
+  return shares;
+}
+
+}  // namespace hadal

@@ -10,7 +10,7 @@ void project_down(const StepContext& step, const LayerWeights& layer) {
   Workspace& ws = step.ws;
   const auto from_normed = [&](const PackedMatrix& w, float* y) {
     return LinearArgs{
-        .w = &w, .x = ws.normed, .ldx = config.hidden_size, .num_tokens = step.num_tokens, .y = y, .ldy = w.rows};
+        .w = &w, .x = ws.normed.base, .ldx = ws.normed.stride, .num_tokens = step.num_tokens, .y = y, .ldy = w.rows};
   };
   ws.linears.clear();
   ws.linears.push_back(config.q_lora_rank > 0 ? from_normed(layer.q_a, ws.q_a) : from_normed(layer.q, ws.q));
@@ -30,7 +30,7 @@ void write_cache(const StepContext& step, const LayerWeights& layer, const Paged
                                .weight = layer.q_a_norm,
                                .dim = config.q_lora_rank,
                                .eps = config.latent_norm_eps,
-                               .out = step.act_row(ws.q_a_normed, row, config.q_lora_rank)});
+                               .out = ws.q_a_normed.at(row)});
       }
       const auto row_idx = static_cast<size_t>(row);
       step.kernels.write_latent({.kv = ws.kv + row * kv.row_elements,
@@ -52,8 +52,8 @@ void make_queries(const StepContext& step, const LayerWeights& layer) {
   const int64_t q_size = config.num_attention_heads * config.qk_head_dim();
   if (config.q_lora_rank > 0) {
     const LinearArgs args = {.w = &layer.q,
-                             .x = ws.q_a_normed,
-                             .ldx = config.q_lora_rank,
+                             .x = ws.q_a_normed.base,
+                             .ldx = ws.q_a_normed.stride,
                              .num_tokens = step.num_tokens,
                              .y = ws.q,
                              .ldy = q_size};
@@ -67,7 +67,7 @@ void make_queries(const StepContext& step, const LayerWeights& layer) {
                                .qk_rope_head_dim = config.qk_rope_head_dim,
                                .cos = ws.cos + row * half_rope,
                                .sin = ws.sin + row * half_rope,
-                               .out = step.act_row(ws.q_rotated, row, q_size)});
+                               .out = ws.q_rotated.at(row)});
     }
   });
 }
@@ -91,26 +91,23 @@ void count_expanded(const StepContext& step, const LayerWeights& layer, const Pa
 void attend_expanded_span(const StepContext& step, const HeadWeights& head, const PagedKvView& kv,
                           const ExpandedSpan& span, int64_t head_idx, std::byte* scratch) {
   const ModelConfig& config = step.config;
-  const int64_t heads = config.num_attention_heads;
-  const int64_t q_size = heads * config.qk_head_dim(), out_size = heads * config.v_head_dim;
   const Workspace& ws = step.ws;
-  step.kernels.attend_expanded(
-      {.q = step.act_row(ws.q_rotated, span.row * q_size + head_idx * config.qk_head_dim(), 1),
-       .q_stride = q_size,
-       .num_queries = span.num_tokens,
-       .first_position = span.first_position,
-       .kv_lora_rank = config.kv_lora_rank,
-       .qk_nope_head_dim = config.qk_nope_head_dim,
-       .qk_rope_head_dim = config.qk_rope_head_dim,
-       .v_head_dim = config.v_head_dim,
-       .w_uk = &head.w_uk,
-       .w_uv = &head.w_uv,
-       .scale = static_cast<float>(step.rope.softmax_scale),
-       .kv = &kv,
-       .block_table = span.block_table,
-       .out = step.act_row(ws.attention_out, span.order * out_size + head_idx * config.v_head_dim, 1),
-       .out_stride = out_size},
-      scratch);
+  step.kernels.attend_expanded({.q = ws.q_rotated.at(span.row, head_idx * config.qk_head_dim()),
+                                .q_stride = ws.q_rotated.stride,
+                                .num_queries = span.num_tokens,
+                                .first_position = span.first_position,
+                                .kv_lora_rank = config.kv_lora_rank,
+                                .qk_nope_head_dim = config.qk_nope_head_dim,
+                                .qk_rope_head_dim = config.qk_rope_head_dim,
+                                .v_head_dim = config.v_head_dim,
+                                .w_uk = &head.w_uk,
+                                .w_uv = &head.w_uv,
+                                .scale = static_cast<float>(step.rope.softmax_scale),
+                                .kv = &kv,
+                                .block_table = span.block_table,
+                                .out = ws.attention_out.at(span.order, head_idx * config.v_head_dim),
+                                .out_stride = ws.attention_out.stride},
+                               scratch);
 }
 
 void attend_expanded(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv) {
@@ -143,9 +140,7 @@ class AbsorbedBatch {
         kv_(kv),
         rows_(rows),
         order_(order),
-        num_tokens_(static_cast<int64_t>(rows.size())),
-        latent_size_(config_.num_attention_heads * config_.kv_lora_rank),
-        q_size_(config_.num_attention_heads * config_.qk_head_dim()) {}
+        num_tokens_(static_cast<int64_t>(rows.size())) {}
 
   void run() {
     make_latent_queries();
@@ -158,12 +153,12 @@ class AbsorbedBatch {
     ws_.linears.clear();
     for (int64_t h = 0; h < config_.num_attention_heads; ++h) {
       ws_.linears.push_back({.w = &layer_.heads[static_cast<size_t>(h)].w_uk_t,
-                             .x = step_.act_row(ws_.q_rotated, h * config_.qk_head_dim(), 1),
-                             .ldx = q_size_,
+                             .x = ws_.q_rotated.at(0, h * config_.qk_head_dim()),
+                             .ldx = ws_.q_rotated.stride,
                              .x_rows = rows_.data(),
                              .num_tokens = num_tokens_,
-                             .y = step_.act_row(ws_.q_latent, h, config_.kv_lora_rank),
-                             .ldy = latent_size_,
+                             .y = ws_.q_latent.at(0, h * config_.kv_lora_rank),
+                             .ldy = ws_.q_latent.stride,
                              .y_dtype = step_.kernels.act_dtype});
     }
     run_linears(step_, StepPhase::kAttention, ws_.linears, /*by_item=*/true);
@@ -238,11 +233,9 @@ class AbsorbedBatch {
   AbsorbedAttentionArgs args_of(int64_t item) const {
     const int64_t token = item / num_groups(), first_head = item % num_groups() * kHeadGroup;
     const int32_t row = rows_[static_cast<size_t>(token)];
-    const int64_t latent = token * latent_size_ + first_head * config_.kv_lora_rank;
-    const int64_t q_rope = row * q_size_ + first_head * config_.qk_head_dim() + config_.qk_nope_head_dim;
-    return {.q_latent = step_.act_row(ws_.q_latent, latent, 1),
+    return {.q_latent = ws_.q_latent.at(token, first_head * config_.kv_lora_rank),
             .q_latent_stride = config_.kv_lora_rank,
-            .q_rope = step_.act_row(ws_.q_rotated, q_rope, 1),
+            .q_rope = ws_.q_rotated.at(row, first_head * config_.qk_head_dim() + config_.qk_nope_head_dim),
             .q_rope_stride = config_.qk_head_dim(),
             .num_heads = std::min(kHeadGroup, config_.num_attention_heads - first_head),
             .kv_lora_rank = config_.kv_lora_rank,
@@ -251,20 +244,19 @@ class AbsorbedBatch {
             .kv = &kv_,
             .block_table = step_.plan.block_tables[static_cast<size_t>(row)],
             .num_positions = step_.plan.positions[static_cast<size_t>(row)] + 1,
-            .out = step_.act_row(ws_.attended, latent, 1),
+            .out = ws_.attended.at(token, first_head * config_.kv_lora_rank),
             .out_stride = config_.kv_lora_rank};
   }
 
   void project_values() {
-    const int64_t out_size = config_.num_attention_heads * config_.v_head_dim;
     ws_.linears.clear();
     for (int64_t h = 0; h < config_.num_attention_heads; ++h) {
       ws_.linears.push_back({.w = &layer_.heads[static_cast<size_t>(h)].w_uv,
-                             .x = step_.act_row(ws_.attended, h, config_.kv_lora_rank),
-                             .ldx = latent_size_,
+                             .x = ws_.attended.at(0, h * config_.kv_lora_rank),
+                             .ldx = ws_.attended.stride,
                              .num_tokens = num_tokens_,
-                             .y = step_.act_row(ws_.attention_out, order_ * out_size + h * config_.v_head_dim, 1),
-                             .ldy = out_size,
+                             .y = ws_.attention_out.at(order_, h * config_.v_head_dim),
+                             .ldy = ws_.attention_out.stride,
                              .y_dtype = step_.kernels.act_dtype});
     }
     run_linears(step_, StepPhase::kAttention, ws_.linears, /*by_item=*/true);
@@ -278,8 +270,6 @@ class AbsorbedBatch {
   const std::span<const int32_t> rows_;
   const int64_t order_;
   const int64_t num_tokens_;
-  const int64_t latent_size_;
-  const int64_t q_size_;
 };
 
 void attend_absorbed(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv) {
@@ -302,8 +292,8 @@ void run_attention_layer(const StepContext& step, const LayerWeights& layer, con
 
   const int64_t heads = step.config.num_attention_heads;
   const DownSource source = {.w = &layer.o,
-                             .h = step.ws.attention_out,
-                             .ldh = heads * step.config.v_head_dim,
+                             .h = step.ws.attention_out.base,
+                             .ldh = step.ws.attention_out.stride,
                              .num_tokens = step.num_tokens,
                              .y_rows = step.plan.row_of_order.data()};
   run_down(step, StepPhase::kDense, {&source, 1}, num_leaves_for({heads}));

@@ -189,12 +189,12 @@ void DeepseekV3Model::compute_logits(const StepContext& step, std::span<const in
                          .weight = weights_.final_norm,
                          .dim = hidden,
                          .eps = config_.rms_norm_eps,
-                         .out = step.act_row(ws_.normed, i, hidden)});
+                         .out = ws_.normed.at(i)});
     }
   });
   const LinearArgs head = {.w = &weights_.lm_head,
-                           .x = ws_.normed,
-                           .ldx = hidden,
+                           .x = ws_.normed.base,
+                           .ldx = ws_.normed.stride,
                            .num_tokens = static_cast<int64_t>(rows.size()),
                            .y = logits,
                            .ldy = config_.vocab_size};

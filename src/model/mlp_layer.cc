@@ -5,24 +5,25 @@
 namespace hadal {
 namespace {
 
-GateUpArgs gate_up_of(const StepContext& step, const MlpWeights& mlp, int64_t num_tokens, std::byte* h) {
+GateUpArgs gate_up_of(const StepContext& step, const MlpWeights& mlp, int64_t num_tokens, const ActRows& h,
+                      int64_t first_row) {
   return {.gate = &mlp.gate,
           .up = &mlp.up,
-          .x = step.ws.normed,
-          .ldx = step.config.hidden_size,
+          .x = step.ws.normed.base,
+          .ldx = step.ws.normed.stride,
           .num_tokens = num_tokens,
-          .h = h,
-          .ldh = mlp.gate.rows};
+          .h = h.at(first_row),
+          .ldh = h.stride};
 }
 
-DownSource down_of(const MlpWeights& mlp, int64_t num_tokens, const std::byte* h) {
-  return {.w = &mlp.down, .h = h, .ldh = mlp.down.cols, .num_tokens = num_tokens};
+DownSource down_of(const MlpWeights& mlp, int64_t num_tokens, const ActRows& h, int64_t first_row) {
+  return {.w = &mlp.down, .h = h.at(first_row), .ldh = h.stride, .num_tokens = num_tokens};
 }
 
 void run_dense(const StepContext& step, const MlpWeights& mlp) {
-  const GateUpArgs gate_up = gate_up_of(step, mlp, step.num_tokens, step.ws.mlp_h);
+  const GateUpArgs gate_up = gate_up_of(step, mlp, step.num_tokens, step.ws.mlp_h, 0);
   run_gate_ups(step, StepPhase::kDense, {&gate_up, 1});
-  const DownSource source = down_of(mlp, step.num_tokens, step.ws.mlp_h);
+  const DownSource source = down_of(mlp, step.num_tokens, step.ws.mlp_h, 0);
   run_down(step, StepPhase::kDense, {&source, 1}, num_leaves_for({mlp.down.cols}));
 }
 
@@ -30,8 +31,8 @@ void route(const StepContext& step, const LayerWeights& layer, int64_t layer_idx
   Workspace& ws = step.ws;
   const RouterConfig& router = step.config.router;
   const LinearArgs logits = {.w = &layer.router,
-                             .x = ws.normed,
-                             .ldx = step.config.hidden_size,
+                             .x = ws.normed.base,
+                             .ldx = ws.normed.stride,
                              .num_tokens = step.num_tokens,
                              .y = ws.router_logits,
                              .ldy = router.n_routed_experts};
@@ -75,17 +76,16 @@ void run_experts(const StepContext& step, const LayerWeights& layer) {
     const int64_t begin = ws.expert_offsets[expert], count = ws.expert_offsets[expert + 1] - begin;
     if (count == 0) continue;
     const MlpWeights& mlp = layer.experts[expert];
-    std::byte* h = step.act_row(ws.expert_h, begin, width);
-    ws.gate_ups.push_back(gate_up_of(step, mlp, count, h));
+    ws.gate_ups.push_back(gate_up_of(step, mlp, count, ws.expert_h, begin));
     ws.gate_ups.back().x_rows = ws.expert_rows + begin;
-    ws.down_sources.push_back(down_of(mlp, count, h));
+    ws.down_sources.push_back(down_of(mlp, count, ws.expert_h, begin));
     ws.down_sources.back().y_rows = ws.expert_rows + begin;
     ws.down_sources.back().weights = ws.grouped_weights + begin;
   }
   const int64_t shared_width = step.config.shared_intermediate_size();
   if (shared_width > 0) {
-    ws.gate_ups.push_back(gate_up_of(step, layer.mlp, step.num_tokens, ws.mlp_h));
-    ws.down_sources.push_back(down_of(layer.mlp, step.num_tokens, ws.mlp_h));
+    ws.gate_ups.push_back(gate_up_of(step, layer.mlp, step.num_tokens, ws.mlp_h, 0));
+    ws.down_sources.push_back(down_of(layer.mlp, step.num_tokens, ws.mlp_h, 0));
   }
   run_gate_ups(step, StepPhase::kExperts, ws.gate_ups);
   run_down(step, StepPhase::kExperts, ws.down_sources, num_leaves_for({width, shared_width}));

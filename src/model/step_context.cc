@@ -37,7 +37,7 @@ void add_and_normalise(const StepContext& step, const float* norm_weight, bool a
                              .weight = norm_weight,
                              .dim = hidden,
                              .eps = step.config.rms_norm_eps,
-                             .out = step.act_row(step.ws.normed, row, hidden)});
+                             .out = step.ws.normed.at(row)});
     }
   });
 }

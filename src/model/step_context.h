@@ -28,31 +28,41 @@ inline constexpr int64_t kHeadGroup = kMaxAbsorbedHeads;
 // Partial results of absorbed attention that are held at once, for each worker.
 inline constexpr int64_t kPartialsPerWorker = 8;
 
-// Activation memory of a step, made once. "act" buffers hold elements of the kernel table's act dtype.
+// Rows of activations in the kernel table's act dtype. Rows a multiple of 4 KiB apart would share cache sets: they are
+// padded.
+struct ActRows {
+  std::byte* base = nullptr;
+  int64_t stride = 0;  // elements from row to row
+  int64_t element_bytes = 0;
+
+  std::byte* at(int64_t row, int64_t col = 0) const { return base + (row * stride + col) * element_bytes; }
+};
+
+// Activation memory of a step, made once.
 struct Workspace {
-  float* x = nullptr;                  // [tokens, hidden] residual stream
-  float* delta = nullptr;              // [tokens, hidden] output of the last block, not yet added to x
-  std::byte* normed = nullptr;         // act [tokens, hidden]
-  float* cos = nullptr;                // [tokens, qk_rope / 2]
-  float* sin = nullptr;                // [tokens, qk_rope / 2]
-  float* q_a = nullptr;                // [tokens, q_lora_rank]
-  std::byte* q_a_normed = nullptr;     // act [tokens, q_lora_rank]
-  float* kv = nullptr;                 // [tokens, kv_lora_rank + qk_rope]
-  float* q = nullptr;                  // [tokens, heads, qk_head_dim]
-  std::byte* q_rotated = nullptr;      // act, same shape
-  std::byte* q_latent = nullptr;       // act [absorbed batch, heads, kv_lora_rank]
-  std::byte* attended = nullptr;       // act [absorbed batch, heads, kv_lora_rank]
-  std::byte* attention_out = nullptr;  // act [tokens in attention order, heads, v_head_dim]
-  float* router_logits = nullptr;      // [tokens, n_routed_experts]
-  int32_t* expert_ids = nullptr;       // [tokens, num_experts_per_tok]
-  float* expert_weights = nullptr;     // [tokens, num_experts_per_tok]
-  int32_t* expert_rows = nullptr;      // [tokens * num_experts_per_tok] token rows, grouped by expert
-  float* grouped_weights = nullptr;    // the same order
-  std::byte* expert_h = nullptr;       // act [tokens * num_experts_per_tok, moe_intermediate]
-  std::byte* mlp_h = nullptr;          // act [tokens, widest dense or shared MLP]
-  std::byte* scratch = nullptr;        // [num_threads, scratch_bytes] of the kernels
-  int64_t scratch_bytes = 0;           // per worker, a multiple of 64
-  std::byte* partials = nullptr;       // [num_threads * kPartialsPerWorker, partial_bytes] of absorbed attention
+  float* x = nullptr;                // [tokens, hidden] residual stream
+  float* delta = nullptr;            // [tokens, hidden] output of the last block, not yet added to x
+  ActRows normed;                    // [tokens, hidden]
+  float* cos = nullptr;              // [tokens, qk_rope / 2]
+  float* sin = nullptr;              // [tokens, qk_rope / 2]
+  float* q_a = nullptr;              // [tokens, q_lora_rank]
+  ActRows q_a_normed;                // [tokens, q_lora_rank]
+  float* kv = nullptr;               // [tokens, kv_lora_rank + qk_rope]
+  float* q = nullptr;                // [tokens, heads, qk_head_dim]
+  ActRows q_rotated;                 // same shape
+  ActRows q_latent;                  // [absorbed batch, heads, kv_lora_rank]
+  ActRows attended;                  // [absorbed batch, heads, kv_lora_rank]
+  ActRows attention_out;             // [tokens in attention order, heads, v_head_dim]
+  float* router_logits = nullptr;    // [tokens, n_routed_experts]
+  int32_t* expert_ids = nullptr;     // [tokens, num_experts_per_tok]
+  float* expert_weights = nullptr;   // [tokens, num_experts_per_tok]
+  int32_t* expert_rows = nullptr;    // [tokens * num_experts_per_tok] token rows, grouped by expert
+  float* grouped_weights = nullptr;  // the same order
+  ActRows expert_h;                  // [tokens * num_experts_per_tok, moe_intermediate]
+  ActRows mlp_h;                     // [tokens, widest dense or shared MLP]
+  std::byte* scratch = nullptr;      // [num_threads, scratch_bytes] of the kernels
+  int64_t scratch_bytes = 0;         // per worker, a multiple of 64
+  std::byte* partials = nullptr;     // [num_threads * kPartialsPerWorker, partial_bytes] of absorbed attention
   int64_t partial_bytes = 0;
 
   // Work lists, sized once and reused.
@@ -99,11 +109,6 @@ struct StepContext {
   const AttentionPlan& plan;
   const ForwardObserver& observer;
   int64_t num_tokens = 0;
-
-  int64_t act_bytes() const { return static_cast<int64_t>(dtype_size_bytes(kernels.act_dtype)); }
-  std::byte* act_row(std::byte* base, int64_t row, int64_t row_elements) const {
-    return base + row * row_elements * act_bytes();
-  }
 };
 
 // Leaves of a row-parallel linear: the largest power of two, at most 16, that divides every given width.

@@ -40,6 +40,12 @@ class Carver {
     if (base_ != nullptr) pointer = reinterpret_cast<T*>(base_ + used_);
     used_ += align(count * element_bytes);
   }
+  void take_rows(ActRows& rows, int64_t count, int64_t width, int64_t element_bytes) {
+    constexpr int64_t kSetBytes = 4096, kLineBytes = 64;
+    rows.element_bytes = element_bytes;
+    rows.stride = width + (width * element_bytes % kSetBytes == 0 ? kLineBytes / element_bytes : 0);
+    take(rows.base, count * rows.stride, element_bytes);
+  }
   int64_t used_bytes() const { return used_; }
 
  private:
@@ -58,24 +64,24 @@ int64_t carve(const ModelConfig& config, const KernelTable& kernels, const Works
   Carver carver(base);
   carver.take(ws.x, tokens * config.hidden_size);
   carver.take(ws.delta, tokens * config.hidden_size);
-  carver.take(ws.normed, tokens * config.hidden_size, act);
+  carver.take_rows(ws.normed, tokens, config.hidden_size, act);
   carver.take(ws.cos, tokens * config.qk_rope_head_dim / 2);
   carver.take(ws.sin, tokens * config.qk_rope_head_dim / 2);
   carver.take(ws.q_a, tokens * config.q_lora_rank);
-  carver.take(ws.q_a_normed, tokens * config.q_lora_rank, act);
+  carver.take_rows(ws.q_a_normed, tokens, config.q_lora_rank, act);
   carver.take(ws.kv, tokens * (config.kv_lora_rank + config.qk_rope_head_dim));
   carver.take(ws.q, tokens * q_size);
-  carver.take(ws.q_rotated, tokens * q_size, act);
-  carver.take(ws.q_latent, absorbed * heads * config.kv_lora_rank, act);
-  carver.take(ws.attended, absorbed * heads * config.kv_lora_rank, act);
-  carver.take(ws.attention_out, tokens * heads * config.v_head_dim, act);
+  carver.take_rows(ws.q_rotated, tokens, q_size, act);
+  carver.take_rows(ws.q_latent, absorbed, heads * config.kv_lora_rank, act);
+  carver.take_rows(ws.attended, absorbed, heads * config.kv_lora_rank, act);
+  carver.take_rows(ws.attention_out, tokens, heads * config.v_head_dim, act);
   carver.take(ws.router_logits, tokens * config.router.n_routed_experts);
   carver.take(ws.expert_ids, tokens * top_k);
   carver.take(ws.expert_weights, tokens * top_k);
   carver.take(ws.expert_rows, tokens * top_k);
   carver.take(ws.grouped_weights, tokens * top_k);
-  carver.take(ws.expert_h, tokens * top_k * config.moe_intermediate_size, act);
-  carver.take(ws.mlp_h, tokens * std::max(config.intermediate_size, config.shared_intermediate_size()), act);
+  carver.take_rows(ws.expert_h, tokens * top_k, config.moe_intermediate_size, act);
+  carver.take_rows(ws.mlp_h, tokens, std::max(config.intermediate_size, config.shared_intermediate_size()), act);
   ws.scratch_bytes = scratch_bytes(config, kernels, limits);
   carver.take(ws.scratch, ws.scratch_bytes * limits.num_threads);
   ws.partial_bytes = align(kernels.absorbed_partial_bytes(largest_absorbed(config, limits)));

@@ -159,25 +159,40 @@ struct DotTokens {
   }
 };
 
-inline void add_weighted(float* sum, __m512 weight, __m512 addend) {
-  _mm512_storeu_ps(sum, _mm512_add_ps(_mm512_loadu_ps(sum), _mm512_mul_ps(weight, addend)));
+inline void add_scaled(float* sum, __m512 factor, __m512 addend) {
+  _mm512_storeu_ps(sum, _mm512_fmadd_ps(addend, factor, _mm512_loadu_ps(sum)));
 }
 
+// A leaf is added block by block, weight and scale in one factor: all registers belong to the block sums.
 template <typename Loader, int kTokens>
 struct LeavesTokens {
   static void run(const LeavesArgs& a) {
     const Loader loader;
+    const auto* bytes = static_cast<const char*>(a.panel);
     const bf16_t* x[kTokens];
     for (int t = 0; t < kTokens; ++t) x[t] = a.x[t];
     for (int64_t leaf = 0; leaf < a.num_leaves; ++leaf) {
-      Sums<kTokens> total;
-      dot_range(loader, a.panel, a.scales, leaf * a.leaf_cols, (leaf + 1) * a.leaf_cols, x, total);
-#pragma GCC unroll 12
+      // The sums lie in L2 or beyond: on their way while the leaf is multiplied.
       for (int t = 0; t < kTokens; ++t) {
-        float* sum = a.sums[t] + leaf * kLanes;
-        const __m512 weight = _mm512_set1_ps(a.weights[t]);
-        add_weighted(sum, weight, Loader::first_rows(total.low[t], total.high[t]));
-        add_weighted(sum + 16, weight, Loader::last_rows(total.low[t], total.high[t]));
+        _mm_prefetch(reinterpret_cast<const char*>(a.sums[t] + leaf * kLanes), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(a.sums[t] + leaf * kLanes + 16), _MM_HINT_T0);
+      }
+      const int64_t leaf_end = (leaf + 1) * a.leaf_cols;
+      for (int64_t k = leaf * a.leaf_cols; k < leaf_end;) {
+        const int64_t block_end = Loader::kScaled ? (k / kBlockCols + 1) * kBlockCols : leaf_end;
+        const int64_t end = block_end < leaf_end ? block_end : leaf_end;
+        Sums<kTokens> block;
+        block.clear();
+        add_columns(loader, bytes, k, end, x, block);
+        const float scale = Loader::kScaled ? a.scales[k / kBlockCols] : 1.0f;
+#pragma GCC unroll 12
+        for (int t = 0; t < kTokens; ++t) {
+          float* sum = a.sums[t] + leaf * kLanes;
+          const __m512 factor = _mm512_set1_ps(scale * a.weights[t]);
+          add_scaled(sum, factor, Loader::first_rows(block.low[t], block.high[t]));
+          add_scaled(sum + 16, factor, Loader::last_rows(block.low[t], block.high[t]));
+        }
+        k = end;
       }
     }
   }

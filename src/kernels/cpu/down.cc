@@ -14,29 +14,31 @@ struct TileShape {
   int64_t panel_floats() const { return tokens * token_floats; }
 };
 
-// Many tokens: as many as 1 MiB holds, so that the sums stay near L2, yet enough that an expert's panel, which is read
-// again for every tile, serves full token groups. Few tokens: several panels of one expert in a row, so that memory is
-// read in longer streams.
+// Many tokens: as many as 2 MiB hold for two panels: few enough for the sums to stay near L2, enough for an expert's
+// panel, which is read again for every tile, to serve full token groups. Few tokens: more panels of one expert in a
+// row, so that memory is read in longer streams.
 TileShape tile_shape(const DownArgs& a) {
   constexpr int64_t kManyFloats = int64_t{1} << 18, kFewFloats = int64_t{1} << 16;
-  constexpr int64_t kMinTokens = 64, kMaxPanels = 16;
+  constexpr int64_t kMinTokens = 64, kMinPanels = 2, kMaxPanels = 16;
   const int64_t token_floats = a.num_leaves * kLanes;
   const int64_t tokens = std::min(a.num_tokens, std::max(kMinTokens, kManyFloats / token_floats));
-  const int64_t panels = std::clamp<int64_t>(kFewFloats / std::max<int64_t>(1, tokens * token_floats), 1, kMaxPanels);
+  const int64_t panels =
+      std::clamp<int64_t>(kFewFloats / std::max<int64_t>(1, tokens * token_floats), kMinPanels, kMaxPanels);
   return {.tokens = tokens, .panels = panels, .token_floats = token_floats};
 }
 
-// The sums of one panel for tokens [token_begin, token_end).
+// The sums of a tile's first panel for tokens [token_begin, token_end); the next panel's follow panel_floats later.
 struct LeafSums {
   float* sums;
-  int64_t token_begin, token_end, num_leaves;
+  int64_t token_begin, token_end, num_leaves, panel_floats;
 
   bool holds(int64_t row) const { return row >= token_begin && row < token_end; }
   float* of(int64_t row) const { return sums + (row - token_begin) * num_leaves * kLanes; }
 };
 
-// Adds those tokens of one source that the sums hold, group by group.
-void add_source(const Primitives& p, const DownSource& s, int64_t panel, const LeafSums& to) {
+// Adds those tokens of one source that the sums hold, group by group; a group meets all panels of the tile while its
+// activations are in the caches.
+void add_source(const Primitives& p, const DownSource& s, int64_t panel_begin, int64_t panel_end, const LeafSums& to) {
   const auto row_of = [&s](int64_t i) -> int64_t { return s.y_rows ? s.y_rows[i] : i; };
   int64_t left = 0;
   for (int64_t i = 0; i < s.num_tokens; ++i) left += to.holds(row_of(i)) ? 1 : 0;
@@ -54,15 +56,18 @@ void add_source(const Primitives& p, const DownSource& s, int64_t panel, const L
       sums[t++] = to.of(row_of(i));
     }
     left -= count;
-    primitives_for(p, s.w->dtype)
-        .add_leaves({.panel = s.w->panels + panel * s.w->panel_bytes(),
-                     .scales = panel_scales(*s.w, panel),
-                     .leaf_cols = s.w->cols / to.num_leaves,
-                     .num_leaves = to.num_leaves,
-                     .x = x,
-                     .num_tokens = count,
-                     .weights = weights,
-                     .sums = sums});
+    for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
+      primitives_for(p, s.w->dtype)
+          .add_leaves({.panel = s.w->panels + panel * s.w->panel_bytes(),
+                       .scales = panel_scales(*s.w, panel),
+                       .leaf_cols = s.w->cols / to.num_leaves,
+                       .num_leaves = to.num_leaves,
+                       .x = x,
+                       .num_tokens = count,
+                       .weights = weights,
+                       .sums = sums});
+      for (int64_t t = 0; t < count; ++t) sums[t] += to.panel_floats;
+    }
   }
 }
 
@@ -81,21 +86,19 @@ void join_leaves(float* leaves, int64_t num_leaves) {
 // Panels [panel_begin, panel_end) of tokens [token_begin, token_end), at most one tile.
 void down_tile(const Primitives& p, const DownArgs& a, int64_t panel_begin, int64_t panel_end, int64_t token_begin,
                int64_t token_end, const TileShape& shape, float* sums) {
-  const auto of_panel = [&](int64_t panel) -> LeafSums {
-    return {.sums = sums + (panel - panel_begin) * shape.panel_floats(),
-            .token_begin = token_begin,
-            .token_end = token_end,
-            .num_leaves = a.num_leaves};
-  };
+  const LeafSums first = {.sums = sums,
+                          .token_begin = token_begin,
+                          .token_end = token_end,
+                          .num_leaves = a.num_leaves,
+                          .panel_floats = shape.panel_floats()};
   std::memset(sums, 0, (panel_end - panel_begin) * shape.panel_floats() * sizeof(float));
   for (size_t s = 0; s < a.sources.size(); ++s) {
-    for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
-      if (panel + 1 == panel_end && s + 1 < a.sources.size()) prefetch_panel_start(*a.sources[s + 1].w, panel_begin);
-      add_source(p, a.sources[s], panel, of_panel(panel));
-    }
+    if (s + 1 < a.sources.size()) prefetch_panel_start(*a.sources[s + 1].w, panel_begin);
+    add_source(p, a.sources[s], panel_begin, panel_end, first);
   }
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
-    const LeafSums done = of_panel(panel);
+    LeafSums done = first;
+    done.sums += (panel - panel_begin) * shape.panel_floats();
     const int64_t row0 = panel * kLanes;
     const int64_t rows = std::min(kLanes, a.sources.front().w->rows - row0);
     for (int64_t t = token_begin; t < token_end; ++t) {

@@ -17,6 +17,7 @@ struct NamedFeature {
 constexpr NamedFeature kNames[] = {
     {"avx2", &CpuFeatures::avx2},
     {"fma", &CpuFeatures::fma},
+    {"f16c", &CpuFeatures::f16c},
     {"avx512f", &CpuFeatures::avx512f},
     {"avx512bw", &CpuFeatures::avx512bw},
     {"avx512vl", &CpuFeatures::avx512vl},
@@ -62,6 +63,7 @@ CpuFeatures detect() {
   CpuFeatures f;
   if ((states & kAvxStates) == kAvxStates) {
     f.fma = bit(leaf1.ecx, 12);
+    f.f16c = bit(leaf1.ecx, 29);
     f.avx2 = bit(leaf7.ebx, 5);
   }
   if ((states & kAvx512States) == kAvx512States) {

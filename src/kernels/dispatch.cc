@@ -19,15 +19,24 @@ struct Entry {
 
 bool always() { return true; }
 
-bool has_avx512_bf16() {
+bool has_avx2() {
   const CpuFeatures& cpu = cpu_features();
-  return cpu.avx512f && cpu.avx512bw && cpu.avx512vl && cpu.avx512dq && cpu.avx512_vbmi && cpu.avx512_bf16;
+  return cpu.avx2 && cpu.fma && cpu.f16c;
 }
+
+bool has_avx512() {
+  const CpuFeatures& cpu = cpu_features();
+  return has_avx2() && cpu.avx512f && cpu.avx512bw && cpu.avx512vl && cpu.avx512dq;
+}
+
+bool has_avx512_bf16() { return has_avx512() && cpu_features().avx512_vbmi && cpu_features().avx512_bf16; }
 
 // Slowest first.
 const Entry kEntries[] = {
     {Isa::kReference, "reference", &reference::kTable, always},
     {Isa::kPortable, "portable", &cpu::portable_table(), always},
+    {Isa::kAvx2, "avx2", cpu::avx2_table(), has_avx2},
+    {Isa::kAvx512, "avx512", cpu::avx512_table(), has_avx512},
     {Isa::kAvx512Bf16, "avx512-bf16", cpu::avx512_bf16_table(), has_avx512_bf16},
 };
 

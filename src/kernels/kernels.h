@@ -56,8 +56,8 @@ struct DownSource {
 };
 
 // Row-parallel linears (o_proj; dense down_proj; all experts' down_proj and the shared one together). K is cut into
-// num_leaves equal leaves. Inside leaf j the sources are added in the given order: acc_j = fma-free acc_j + weight *
-// partial_j (f32); then the leaves are joined pairwise as a binary tree. Overwrites y.
+// num_leaves equal leaves. Inside leaf j the sources are added in the given order, acc_j += weight * partial_j (f32);
+// then the leaves are joined pairwise as a binary tree. Overwrites y.
 struct DownArgs {
   std::span<const DownSource> sources;  // experts ascending, then the shared expert; all w.rows equal
   int64_t num_leaves = 1;               // power of two that divides every source's w.cols
@@ -83,7 +83,7 @@ struct QueryRopeArgs {
   void* out = nullptr;  // act, same shape; the nope part is only rounded
 };
 
-enum class Isa { kReference, kPortable, kAvx512Bf16 };
+enum class Isa { kReference, kPortable, kAvx2, kAvx512, kAvx512Bf16 };
 
 struct KernelTable {
   Isa isa;

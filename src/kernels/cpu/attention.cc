@@ -86,11 +86,14 @@ void attend_keys(const Primitives& p, const SegmentWorkspace& work, const bf16_t
                 .k_end = work.key_cols,
                 .x = work.key_rows + first,
                 .num_tokens = count,
-                .out = work.scores + first * kLanes});
+                .out = work.scores + first * kLanes,
+                .prefetch_bytes = 0,
+                .num_rows = num_lanes});
     first += count;
   }
   p.softmax_segment({.scores = work.scores,
                      .num_keys = num_keys,
+                     .num_lanes = num_lanes,
                      .limits = limits,
                      .scale = scale,
                      .max = to.max,

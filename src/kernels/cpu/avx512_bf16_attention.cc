@@ -50,7 +50,7 @@ void softmax_half(const SoftmaxArgs& a, int64_t lane) {
 
 void softmax_segment(const SoftmaxArgs& args) {
   softmax_half(args, 0);
-  softmax_half(args, 16);
+  if (args.num_lanes > 16) softmax_half(args, 16);
 }
 
 void weighted_values(const ValuesArgs& a) {

@@ -11,7 +11,6 @@
 namespace hadal::cpu::avx512_bf16 {
 namespace {
 
-constexpr int64_t kPrefetchBytes = 4096;  // one page ahead: measured best for one linear stream per core
 constexpr uint32_t kEvenK = 0x0000FFFFu, kOddK = 0xFFFF0000u;
 
 // 32 rows x 2 k as BF16 pairs: rows of `low` and `high` together, in an order of the loader's choice.
@@ -35,7 +34,7 @@ constexpr ByteTable kLowerBytes = make_byte_table(0);
 
 // Exact for all 256 codes: two 128-entry byte lookups, the sign put on top, then both bytes side by side.
 struct F8Loader {
-  static constexpr bool kScaled = true;
+  static constexpr bool kScaled = true, kBothHalves = true;
   static constexpr int64_t kPairBytes = 64;
   __m512i upper0, upper1, lower0, lower1, sign;
 
@@ -59,12 +58,19 @@ struct F8Loader {
 };
 
 struct Bf16Loader {
-  static constexpr bool kScaled = false;
+  static constexpr bool kScaled = false, kBothHalves = true;
   static constexpr int64_t kPairBytes = 128;
 
   WeightPair load(const char* at) const { return {_mm512_loadu_si512(at), _mm512_loadu_si512(at + 64)}; }
   static __m512 first_rows(__m512 low, __m512) { return low; }
   static __m512 last_rows(__m512, __m512 high) { return high; }
+};
+
+// Only rows 0 .. 15: the queries of a model with few heads.
+struct Bf16HalfLoader : Bf16Loader {
+  static constexpr bool kBothHalves = false;
+
+  WeightPair load(const char* at) const { return {_mm512_loadu_si512(at), _mm512_setzero_si512()}; }
 };
 
 template <int kTokens>
@@ -90,20 +96,20 @@ inline void add_column(const Loader& loader, const char* panel, int64_t k, const
     const uint32_t bits = x[t][k].bits;
     const __m512i factor = _mm512_set1_epi32(static_cast<int>(odd ? bits << 16 : bits));
     sums.low[t] = dot_pairs(sums.low[t], low, factor);
-    sums.high[t] = dot_pairs(sums.high[t], high, factor);
+    if constexpr (Loader::kBothHalves) sums.high[t] = dot_pairs(sums.high[t], high, factor);
   }
 }
 
 // sums += columns [k_begin, k_end), ascending.
 template <typename Loader, int kTokens>
 inline void add_columns(const Loader& loader, const char* panel, int64_t k_begin, int64_t k_end, const bf16_t* const* x,
-                        Sums<kTokens>& sums) {
+                        int64_t prefetch_bytes, Sums<kTokens>& sums) {
   int64_t k = k_begin;
   if (k % 2 != 0 && k < k_end) add_column(loader, panel, k++, x, sums);
   for (; k + 2 <= k_end; k += 2) {
     const char* at = panel + k / 2 * Loader::kPairBytes;
     for (int64_t line = 0; line < Loader::kPairBytes; line += 64) {
-      _mm_prefetch(at + kPrefetchBytes + line, _MM_HINT_T0);
+      _mm_prefetch(at + prefetch_bytes + line, _MM_HINT_T0);
     }
     const WeightPair w = loader.load(at);
 #pragma GCC unroll 12
@@ -112,7 +118,7 @@ inline void add_columns(const Loader& loader, const char* panel, int64_t k_begin
       __builtin_memcpy(&pair, x[t] + k, sizeof(pair));
       const __m512i factor = _mm512_set1_epi32(pair);
       sums.low[t] = dot_pairs(sums.low[t], w.low, factor);
-      sums.high[t] = dot_pairs(sums.high[t], w.high, factor);
+      if constexpr (Loader::kBothHalves) sums.high[t] = dot_pairs(sums.high[t], w.high, factor);
     }
   }
   if (k < k_end) add_column(loader, panel, k, x, sums);
@@ -121,7 +127,7 @@ inline void add_columns(const Loader& loader, const char* panel, int64_t k_begin
 // total = columns [k_begin, k_end), block sums times scale where there are scales.
 template <typename Loader, int kTokens>
 inline void dot_range(const Loader& loader, const void* panel, const float* scales, int64_t k_begin, int64_t k_end,
-                      const bf16_t* const* x, Sums<kTokens>& total) {
+                      const bf16_t* const* x, int64_t prefetch_bytes, Sums<kTokens>& total) {
   const auto* bytes = static_cast<const char*>(panel);
   total.clear();
   if constexpr (Loader::kScaled) {
@@ -130,7 +136,7 @@ inline void dot_range(const Loader& loader, const void* panel, const float* scal
       const int64_t end = block_end < k_end ? block_end : k_end;
       Sums<kTokens> sums;
       sums.clear();
-      add_columns(loader, bytes, k, end, x, sums);
+      add_columns(loader, bytes, k, end, x, prefetch_bytes, sums);
       const __m512 scale = _mm512_set1_ps(scales[k / kBlockCols]);
 #pragma GCC unroll 12
       for (int t = 0; t < kTokens; ++t) {
@@ -140,7 +146,7 @@ inline void dot_range(const Loader& loader, const void* panel, const float* scal
       k = end;
     }
   } else {
-    add_columns(loader, bytes, k_begin, k_end, x, total);
+    add_columns(loader, bytes, k_begin, k_end, x, prefetch_bytes, total);
   }
 }
 
@@ -150,11 +156,13 @@ struct DotTokens {
     const bf16_t* x[kTokens];
     for (int t = 0; t < kTokens; ++t) x[t] = a.x[t];
     Sums<kTokens> total;
-    dot_range(Loader(), a.panel, a.scales, a.k_begin, a.k_end, x, total);
+    dot_range(Loader(), a.panel, a.scales, a.k_begin, a.k_end, x, a.prefetch_bytes, total);
 #pragma GCC unroll 12
     for (int t = 0; t < kTokens; ++t) {  // unrolled as well: a run-time index would keep the sums in memory
       _mm512_storeu_ps(a.out + t * kLanes, Loader::first_rows(total.low[t], total.high[t]));
-      _mm512_storeu_ps(a.out + t * kLanes + 16, Loader::last_rows(total.low[t], total.high[t]));
+      if constexpr (Loader::kBothHalves) {
+        _mm512_storeu_ps(a.out + t * kLanes + 16, Loader::last_rows(total.low[t], total.high[t]));
+      }
     }
   }
 };
@@ -183,7 +191,7 @@ struct LeavesTokens {
         const int64_t end = block_end < leaf_end ? block_end : leaf_end;
         Sums<kTokens> block;
         block.clear();
-        add_columns(loader, bytes, k, end, x, block);
+        add_columns(loader, bytes, k, end, x, a.prefetch_bytes, block);
         const float scale = Loader::kScaled ? a.scales[k / kBlockCols] : 1.0f;
 #pragma GCC unroll 12
         for (int t = 0; t < kTokens; ++t) {
@@ -213,7 +221,10 @@ void run_for_tokens(const Args& args) {
 }  // namespace
 
 void dot_f8(const DotArgs& args) { run_for_tokens<DotTokens, F8Loader>(args); }
-void dot_bf16(const DotArgs& args) { run_for_tokens<DotTokens, Bf16Loader>(args); }
+void dot_bf16(const DotArgs& args) {
+  if (args.num_rows > 16) return run_for_tokens<DotTokens, Bf16Loader>(args);
+  run_for_tokens<DotTokens, Bf16HalfLoader>(args);
+}
 void add_leaves_f8(const LeavesArgs& args) { run_for_tokens<LeavesTokens, F8Loader>(args); }
 void add_leaves_bf16(const LeavesArgs& args) { run_for_tokens<LeavesTokens, Bf16Loader>(args); }
 

@@ -65,7 +65,8 @@ void add_source(const Primitives& p, const DownSource& s, int64_t panel_begin, i
                        .x = x,
                        .num_tokens = count,
                        .weights = weights,
-                       .sums = sums});
+                       .sums = sums,
+                       .prefetch_bytes = kernel_tuning().prefetch_bytes});
       for (int64_t t = 0; t < count; ++t) sums[t] += to.panel_floats;
     }
   }

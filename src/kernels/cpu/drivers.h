@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/primitives.h"
 #include "kernels/kernels.h"
+#include "kernels/tuning.h"
 
 namespace hadal::cpu {
 
@@ -35,8 +36,9 @@ const float* panel_scales(const PackedMatrix& w, int64_t panel);  // null where 
 void prefetch_panel_start(const PackedMatrix& w, int64_t panel);
 
 // Size of the next token group when `left` tokens remain: as few groups as possible, of nearly equal size.
-constexpr int64_t next_group(int64_t left) {
-  const int64_t groups = (left + kMaxTokens - 1) / kMaxTokens;
+inline int64_t next_group(int64_t left) {
+  const int64_t largest = kernel_tuning().max_group_tokens;
+  const int64_t groups = (left + largest - 1) / largest;
   return (left + groups - 1) / groups;
 }
 

@@ -50,7 +50,9 @@ void dot_panel(const Primitives& p, const PackedMatrix& w, int64_t panel, const 
             .k_end = w.cols,
             .x = x,
             .num_tokens = num_tokens,
-            .out = out});
+            .out = out,
+            .prefetch_bytes = kernel_tuning().prefetch_bytes,
+            .num_rows = std::min(kLanes, w.rows - panel * kLanes)});
 }
 
 void linear(const Primitives& p, const LinearArgs& a, int64_t panel_begin, int64_t panel_end) {

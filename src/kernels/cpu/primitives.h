@@ -28,10 +28,12 @@ struct DotArgs {
   const bf16_t* const* x;  // [num_tokens], each pointing at k = 0
   int64_t num_tokens;      // 1 .. kMaxTokens
   float* out;              // [num_tokens][32], overwritten
+  int64_t prefetch_bytes;  // how far ahead in the panel to prefetch
+  int64_t num_rows;        // 1 .. 32 rows whose sums are wanted; the others may be left out
 };
 
-// The same cut into equal leaves of k, for row-parallel linears: sums[t][leaf][0..31] += weights[t] * (leaf's dot), the
-// product rounded before the addition.
+// The same cut into equal leaves of k, for row-parallel linears: sums[t][leaf][0..31] += weights[t] * (leaf's dot).
+// Weight and block scale may be one factor, each block's product may be fused with its addition.
 struct LeavesArgs {
   const void* panel;
   const float* scales;
@@ -41,12 +43,14 @@ struct LeavesArgs {
   int64_t num_tokens;      // 1 .. kMaxTokens
   const float* weights;    // [num_tokens]
   float* const* sums;      // [num_tokens], each f32 [num_leaves][32]
+  int64_t prefetch_bytes;
 };
 
 // One segment of keys for one panel of 32 lanes (heads, or queries of one head).
 struct SoftmaxArgs {
   const float* scores;    // [num_keys][32], unscaled
   int64_t num_keys;       // 1 .. kAttentionSegment
+  int64_t num_lanes;      // 1 .. 32 lanes that are wanted; the others may be left out
   const int32_t* limits;  // [32] keys that each lane sees; the others weigh exactly zero. <= 0: none
   float scale;
   float* max;       // [32] out: largest scaled score, -inf for a lane that sees none

@@ -1,4 +1,4 @@
-// The CPU kernel tables. Build the portable one everywhere, the AVX-512 one where the compiler knows its instructions.
+// The CPU kernel tables. The portable one is built everywhere, the others where the compiler knows their instructions.
 #pragma once
 
 #include "kernels/kernels.h"
@@ -6,7 +6,9 @@
 namespace hadal::cpu {
 
 const KernelTable& portable_table();
-// Null when this build has no such kernels. Whether the processor has them is the caller's question.
+// Each null when this build has no such kernels. Whether the processor has them is the caller's question.
+const KernelTable* avx2_table();
+const KernelTable* avx512_table();
 const KernelTable* avx512_bf16_table();
 
 }  // namespace hadal::cpu

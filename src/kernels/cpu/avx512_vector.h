@@ -1,0 +1,113 @@
+// Vector operations on AVX-512 F, BW, VL and DQ; twin of avx2_vector.h, where each operation is described.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "tensor/bf16.h"
+
+namespace hadal::cpu {
+namespace {
+
+struct Avx512 {
+  using Float = __m512;
+  using Mask = __mmask16;
+  using Codes = __m256i;  // 16 rows x 2 k of FP8
+  static constexpr int kWidth = 16;
+
+  static Float zero() { return _mm512_setzero_ps(); }
+  static Float set1(float x) { return _mm512_set1_ps(x); }
+  static Float load(const float* at) { return _mm512_loadu_ps(at); }
+  static void store(float* at, Float x) { _mm512_storeu_ps(at, x); }
+  static Float add(Float a, Float b) { return _mm512_add_ps(a, b); }
+  static Float sub(Float a, Float b) { return _mm512_sub_ps(a, b); }
+  static Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
+  static Float div(Float a, Float b) { return _mm512_div_ps(a, b); }
+  static Float max(Float a, Float b) { return _mm512_max_ps(a, b); }
+  static Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
+  static void accumulate(Float& sum, Float a, Float b) { sum = fma(a, b, sum); }
+  static Float min(Float a, Float b) { return _mm512_min_ps(a, b); }
+  static Float round(Float x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static Float scale_by_power(Float x, Float n) { return _mm512_scalef_ps(x, n); }
+
+  static Mask not_less(Float a, Float b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ); }
+  static Mask below(const int32_t* limits, int64_t t) {
+    return _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(limits), _mm512_set1_epi32(static_cast<int>(t)));
+  }
+  static Float select(Mask mask, Float yes, Float no) { return _mm512_mask_blend_ps(mask, no, yes); }
+
+  static Float load_bf16(const bf16_t* at) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_codes(at)), 16));
+  }
+  static __m512i bf16_bits(Float x) {
+    const __m512i bits = _mm512_castps_si512(x), upper = _mm512_srli_epi32(bits, 16);
+    const __m512i round_up = _mm512_add_epi32(_mm512_set1_epi32(0x7FFF), _mm512_and_si512(upper, _mm512_set1_epi32(1)));
+    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, round_up), 16);
+    return _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), upper, _mm512_set1_epi32(0x40));
+  }
+  static void store_bf16(bf16_t* at, Float x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), _mm512_cvtepi32_epi16(bf16_bits(x)));
+  }
+  static void store_bf16_pairs(bf16_t* at, Float even, Float odd) {
+    _mm512_storeu_si512(at, _mm512_or_si512(bf16_bits(even), _mm512_slli_epi32(bf16_bits(odd), 16)));
+  }
+  static Float round_to_bf16(Float x) { return _mm512_castsi512_ps(_mm512_slli_epi32(bf16_bits(x), 16)); }
+
+  static Float bf16_even(const void* at) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(at), 16)); }
+  static Float bf16_odd(const void* at) {
+    return _mm512_castsi512_ps(
+        _mm512_and_si512(_mm512_loadu_si512(at), _mm512_set1_epi32(static_cast<int>(0xFFFF0000))));
+  }
+
+  // The first (second) of the two BF16 at `at`, in every element. A broadcast of its own in their place would cost
+  // multiply-add slots whenever weights are decoded beside it (Zen 4: 15 % of a loop); compilers do not fold it into
+  // the shift.
+  static Float first_of_pair(const bf16_t* at) {
+    Float x;
+    __asm__("vpslld $16, %1%{1to16%}, %0" : "=v"(x) : "m"(*reinterpret_cast<const Pair*>(at)));
+    return x;
+  }
+  static Float second_of_pair(const bf16_t* at) {
+    Float x;
+    __asm__("vpandd %1%{1to16%}, %2, %0"
+            : "=v"(x)
+            : "m"(*reinterpret_cast<const Pair*>(at)), "v"(_mm512_set1_epi32(static_cast<int>(0xFFFF0000))));
+    return x;
+  }
+
+  static Codes load_codes(const void* at) { return _mm256_loadu_si256(static_cast<const __m256i*>(at)); }
+  static Codes no_codes() { return _mm256_setzero_si256(); }
+  static Codes mask_codes(Codes codes, uint16_t mask) {
+    return _mm256_and_si256(codes, _mm256_set1_epi16(static_cast<int16_t>(mask)));
+  }
+  template <bool kByShift>
+  static Float f8_even(Codes codes) {
+    return f8_half(kByShift ? _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 1) : spread(codes, 0x0080));
+  }
+  template <bool kByShift>
+  static Float f8_odd(Codes codes) {
+    return f8_half(kByShift ? _mm256_srai_epi16(codes, 1) : spread(codes, 0x8000));
+  }
+
+
+  static Codes see_codes(Codes seen, Codes codes) { return _mm256_max_epu8(seen, _mm256_add_epi8(codes, codes)); }
+  static Float poison(Float x, Codes seen) {
+    const __m256i nan_bytes = _mm256_cmpeq_epi8(seen, _mm256_set1_epi8(static_cast<char>(0xFE)));
+    return _mm512_mask_blend_ps(_mm256_test_epi16_mask(nan_bytes, nan_bytes), x, _mm512_set1_ps(__builtin_nanf("")));
+  }
+
+ private:
+  struct Pair {
+    bf16_t first, second;
+  };
+  static Codes spread(Codes codes, int factors) {
+    return _mm256_maddubs_epi16(_mm256_set1_epi16(static_cast<int16_t>(factors)), codes);
+  }
+  static Float f8_half(Codes words) {
+    return _mm512_cvtph_ps(_mm256_and_si256(words, _mm256_set1_epi16(static_cast<int16_t>(0xBF80))));
+  }
+};
+
+}  // namespace
+}  // namespace hadal::cpu

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "model/layers.h"
@@ -208,6 +209,10 @@ void DeepseekV3Model::observe_residual(const StepContext& step, int64_t layer) c
 Status DeepseekV3Model::forward(const StepInput& input, float* logits) {
   const auto started = std::chrono::steady_clock::now();
   HADAL_RETURN_IF_ERROR(check_input(input));
+  if (const auto caller = std::this_thread::get_id(); caller != worker_0_) {
+    runner_.shares().bind_current_thread(runner_.shares().node_of_worker[0]);
+    worker_0_ = caller;
+  }
   plan_attention(input);
   embed(input);
   const StepContext step = {.config = config_,

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <thread>
 
 #include "base/thread_pool.h"
 #include "kernels/kernels.h"
@@ -52,6 +53,7 @@ class DeepseekV3Model final : public ForwardModel {
   std::vector<PagedKvView> kv_layers_;
   Workspace ws_;
   AttentionPlan plan_;
+  std::thread::id worker_0_;  // the thread that last called forward(), kept on its NUMA node
 };
 
 }  // namespace hadal

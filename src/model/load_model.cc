@@ -34,7 +34,7 @@ Expected<std::unique_ptr<ForwardModel>> load_deepseek_v3(const std::filesystem::
   NodeShares shares = make_node_shares(topology, pool_options.pin_cpus, pool_options.num_threads);
   auto pool = std::make_unique<ThreadPool>(std::move(pool_options));
   HADAL_ASSIGN_OR_RETURN(ModelWeights weights,
-                         load_weights(*config, plan, checkpoint, kernels.act_dtype, *pool, options.progress));
+                         load_weights(*config, plan, checkpoint, kernels.act_dtype, shares, options.progress));
   return std::make_unique<DeepseekV3Model>(std::move(*config), std::move(weights), kernels, std::move(pool),
                                            std::move(shares), options.observer);
 }

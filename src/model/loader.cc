@@ -1,25 +1,29 @@
 #include "model/loader.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cstring>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
 #include <numeric>
-#include <optional>
+#include <thread>
+#include <tuple>
 #include <utility>
 
 #include "base/check.h"
 #include "base/resource_limits.h"
-#include "tensor/bf16.h"
-#include "tensor/block_scale.h"
-#include "tensor/fp8.h"
+#include "formats/shard_reader.h"
+#include "model/weight_fill.h"
 
 namespace hadal {
 namespace {
 
 // What one job reads at most, unless a single panel (or head) is larger.
-constexpr int64_t kJobBytes = 4 << 20;
+constexpr int64_t kJobBytes = 2 << 20;
+// Loading threads wait for the disk as much as they work, hence more of them than cores on small machines. At most so
+// many, that their buffers stay below 1 GB (4 times a job each, for kv_b_proj in F32).
+constexpr int kMinThreads = 8, kMaxThreads = 64;
+constexpr auto kProgressInterval = std::chrono::milliseconds(100);
 
 StoredDType dtype_in(const Checkpoint& checkpoint) {
   return [&checkpoint](const PlannedTensor& tensor) {
@@ -29,105 +33,26 @@ StoredDType dtype_in(const Checkpoint& checkpoint) {
   };
 }
 
-struct Source {
-  WeightDestination to;
-  const Checkpoint::Entry* entry = nullptr;
-  const Checkpoint::Entry* scale = nullptr;  // F8_E4M3 only
-  int64_t rows = 0, cols = 0;                // a vector is one row
-  int64_t row_unit = 1;                      // jobs begin and end at multiples of this
-  int64_t row_bytes() const { return cols * static_cast<int64_t>(dtype_size_bytes(entry->info.dtype)); }
-};
-
 struct Job {
-  const Source* source;
+  const WeightSource* source;
   int64_t row_begin, row_end;
+
+  uint64_t size_bytes() const { return static_cast<uint64_t>((row_end - row_begin) * source->row_bytes()); }
 };
 
-// Buffers of one worker, grown to the largest job and reused.
-struct Staging {
-  std::vector<std::byte> raw;        // as stored
-  std::vector<std::byte> converted;  // F32 or BF16
-  std::vector<float> scales;         // of the whole tensor: 1 / 16,384 of its bytes
+// The jobs of one NUMA node, taken in order by threads that run on it, so that pages are first touched there.
+struct NodeJobs {
+  std::vector<Job> jobs;
+  std::atomic<size_t> next{0};
 };
-
-// rows [row_begin, + num_rows) of a tensor as F32, scales applied.
-void dequantise_rows(const Source& source, const Staging& staging, int64_t row_begin, int64_t num_rows, float* out) {
-  const BlockScaleLayout layout;
-  const int64_t cols = source.cols;
-  for (int64_t row = 0; row < num_rows; ++row, out += cols) {
-    switch (source.entry->info.dtype) {
-      case DType::kF8E4M3: {
-        const auto* codes = reinterpret_cast<const uint8_t*>(staging.raw.data()) + row * cols;
-        const float* scales = staging.scales.data() + layout.scale_idx(row_begin + row, 0, cols);
-        for (int64_t col = 0; col < cols; ++col) out[col] = e4m3_to_f32(codes[col]) * scales[col / layout.block_cols];
-        break;
-      }
-      case DType::kBF16: {
-        const auto* values = reinterpret_cast<const bf16_t*>(staging.raw.data()) + row * cols;
-        for (int64_t col = 0; col < cols; ++col) out[col] = bf16_to_f32(values[col]);
-        break;
-      }
-      case DType::kF32:
-        std::memcpy(out, staging.raw.data() + row * source.row_bytes(), static_cast<size_t>(source.row_bytes()));
-        break;
-      default:
-        HADAL_CHECK(false, "{} was not checked", source.entry->info.name);
-    }
-  }
-}
-
-// Points `staging.converted` at rows of `dtype`, converting when they are stored otherwise.
-const std::byte* rows_as(const Source& source, Staging& staging, DType dtype, int64_t row_begin, int64_t num_rows) {
-  if (source.entry->info.dtype == dtype) return staging.raw.data();
-  const size_t count = static_cast<size_t>(num_rows * source.cols);
-  staging.converted.resize(count * sizeof(float));
-  auto* values = reinterpret_cast<float*>(staging.converted.data());
-  dequantise_rows(source, staging, row_begin, num_rows, values);
-  if (dtype == DType::kF32) return staging.converted.data();
-  HADAL_CHECK(dtype == DType::kBF16, "{}: no conversion to {}", source.entry->info.name, dtype_name(dtype));
-  // In place: element i of the result lies at or before element i of the source.
-  for (size_t i = 0; i < count; ++i) {
-    const bf16_t rounded = f32_to_bf16(values[i]);
-    std::memcpy(staging.converted.data() + i * sizeof(bf16_t), &rounded, sizeof(rounded));
-  }
-  return staging.converted.data();
-}
-
-std::byte* writable(const std::byte* arena_memory) { return const_cast<std::byte*>(arena_memory); }
-
-void fill_matrix(const Source& source, Staging& staging, int64_t row_begin, int64_t num_rows) {
-  const PackedMatrix& matrix = *source.to.matrix;
-  const std::byte* rows = rows_as(source, staging, matrix.dtype, row_begin, num_rows);
-  PackedMatrix part = matrix;
-  part.rows = num_rows;
-  const std::byte* panels = matrix.panels + row_begin / kPanelRows * matrix.panel_bytes();
-  pack_panels(part, rows, source.cols, writable(panels), 0, part.num_panels());
-  if (matrix.dtype == DType::kF8E4M3 && row_begin == 0) {
-    pack_scales(matrix, staging.scales.data(), const_cast<float*>(matrix.scales));
-  }
-}
-
-void fill_heads(const Source& source, Staging& staging, int64_t row_begin, int64_t num_rows) {
-  std::vector<HeadWeights>& heads = *source.to.heads;
-  const DType dtype = heads[0].w_uk.dtype;
-  const int64_t row_bytes = source.cols * static_cast<int64_t>(dtype_size_bytes(dtype));
-  const std::byte* rows = rows_as(source, staging, dtype, row_begin, num_rows);
-  for (int64_t row = 0; row < num_rows; row += source.row_unit, rows += source.row_unit * row_bytes) {
-    const HeadWeights& head = heads[static_cast<size_t>((row_begin + row) / source.row_unit)];
-    pack_panels(head.w_uk, rows, source.cols, writable(head.w_uk.panels), 0, head.w_uk.num_panels());
-    pack_panels_transposed(head.w_uk_t, rows, source.cols, writable(head.w_uk_t.panels), 0, head.w_uk_t.num_panels());
-    pack_panels(head.w_uv, rows + head.w_uk.rows * row_bytes, source.cols, writable(head.w_uv.panels), 0,
-                head.w_uv.num_panels());
-  }
-}
 
 class Loader {
  public:
-  Loader(const Checkpoint& checkpoint, ThreadPool& pool, const LoadProgress& progress)
-      : checkpoint_(checkpoint), pool_(pool), progress_(progress) {}
+  Loader(const Checkpoint& checkpoint, const NodeShares& shares, const LoadProgress& progress)
+      : checkpoint_(checkpoint), shares_(shares), progress_(progress), nodes_(static_cast<size_t>(shares.num_nodes)) {}
 
   void add(const WeightDestination& to) {
-    Source source{.to = to, .entry = checkpoint_.find(to.tensor->name)};
+    WeightSource source{.to = to, .entry = checkpoint_.find(to.tensor->name)};
     HADAL_CHECK(source.entry != nullptr, "{} was not checked", to.tensor->name);
     const Shape& shape = to.tensor->shape;
     source.rows = shape.rank() == 2 ? shape[0] : 1;
@@ -141,81 +66,98 @@ class Loader {
 
   Status load() {
     make_jobs();
-    const auto available = available_memory_bytes();
     // A large checkpoint would only push the weights' own pages out; a small one is likely to be read again.
-    drop_page_cache_ = available && total_bytes_ > *available / 4;
-    std::vector<Staging> staging(static_cast<size_t>(pool_.num_threads()));
-    std::vector<Status> results(staging.size());
-    std::atomic<bool> failed{false};
-    std::atomic<uint64_t> done_bytes{0};
-    pool_.parallel_for(
-        static_cast<int64_t>(jobs_.size()),
-        [&](int64_t begin, int64_t end, int worker_idx) {
-          for (int64_t i = begin; i < end && !failed.load(std::memory_order_relaxed); ++i) {
-            const Job& job = jobs_[static_cast<size_t>(i)];
-            if (Status status = run_job(job, staging[static_cast<size_t>(worker_idx)]); !status) {
-              results[static_cast<size_t>(worker_idx)] = std::move(status);
-              failed = true;
-              return;
-            }
-            const uint64_t bytes = static_cast<uint64_t>((job.row_end - job.row_begin) * job.source->row_bytes());
-            const uint64_t done = done_bytes.fetch_add(bytes) + bytes;
-            if (worker_idx == 0 && progress_) progress_(done, total_bytes_);
-          }
-        },
-        1);
-    for (Status& result : results) HADAL_RETURN_IF_ERROR(std::move(result));
-    if (progress_) progress_(total_bytes_, total_bytes_);
-    return {};
+    const auto available = available_memory_bytes();
+    const ShardReader reader(checkpoint_, available && total_bytes_ > *available / 4);
+    num_running_ = std::clamp(shares_.num_threads(), kMinThreads, kMaxThreads);
+    std::vector<std::thread> threads;
+    for (int i = 0; i < num_running_; ++i) {
+      const int node = shares_.node_of_worker[static_cast<size_t>(i) % shares_.node_of_worker.size()];
+      threads.emplace_back([this, &reader, node] { run_thread(reader, node); });
+    }
+    report_until_done();
+    for (std::thread& thread : threads) thread.join();
+    return std::move(result_);
   }
 
  private:
   void make_jobs() {
-    // In the order of the files, so that reading is sequential.
-    std::sort(sources_.begin(), sources_.end(), [](const Source& a, const Source& b) {
-      return std::pair(a.entry->shard_idx, a.entry->info.data_begin) <
-             std::pair(b.entry->shard_idx, b.entry->info.data_begin);
-    });
-    for (const Source& source : sources_) {
-      const int64_t unit_bytes = source.row_unit * source.row_bytes();
-      const int64_t rows = source.row_unit * std::max<int64_t>(1, kJobBytes / std::max<int64_t>(1, unit_bytes));
-      for (int64_t row = 0; row < source.rows; row += rows) {
-        jobs_.push_back({&source, row, std::min(row + rows, source.rows)});
+    // Layers ascending, inside a layer in the order of the files: reading is sequential, and what a first step needs
+    // comes first. The top level comes before layer 0, except what is needed last.
+    const auto order = [](const WeightSource& source) {
+      const PlannedTensor& tensor = *source.to.tensor;
+      const bool last = tensor.role == WeightRole::kFinalNorm || tensor.role == WeightRole::kLmHead;
+      return std::tuple(last, tensor.layer, source.entry->shard_idx, source.entry->info.data_begin);
+    };
+    std::sort(sources_.begin(), sources_.end(),
+              [&](const WeightSource& a, const WeightSource& b) { return order(a) < order(b); });
+    for (const WeightSource& source : sources_) {
+      const int64_t units = (source.rows + source.row_unit - 1) / source.row_unit;
+      for (int node = 0; node < shares_.num_nodes; ++node) {
+        add_jobs(source, node, shares_.begin(units, node) * source.row_unit,
+                 std::min(source.rows, shares_.begin(units, node + 1) * source.row_unit));
       }
     }
   }
 
-  Status run_job(const Job& job, Staging& staging) {
-    const Source& source = *job.source;
-    const int64_t num_rows = job.row_end - job.row_begin;
-    const uint64_t offset = static_cast<uint64_t>(job.row_begin * source.row_bytes());
-    staging.raw.resize(static_cast<size_t>(num_rows * source.row_bytes()));
-    if (source.to.rows != nullptr) {
-      return checkpoint_.read_range(*source.entry, offset, {source.to.rows + offset, staging.raw.size()});
+  void add_jobs(const WeightSource& source, int node, int64_t row_begin, int64_t row_end) {
+    const int64_t unit_bytes = source.row_unit * source.row_bytes();
+    const int64_t rows = source.row_unit * std::max<int64_t>(1, kJobBytes / std::max<int64_t>(1, unit_bytes));
+    for (int64_t row = row_begin; row < row_end; row += rows) {
+      nodes_[static_cast<size_t>(node)].jobs.push_back({&source, row, std::min(row + rows, row_end)});
     }
-    HADAL_RETURN_IF_ERROR(checkpoint_.read_range(*source.entry, offset, staging.raw));
+  }
+
+  void run_thread(const ShardReader& reader, int node) {
+    shares_.bind_current_thread(node);
+    ShardReader::Buffer buffer;
+    FillScratch scratch;
+    NodeJobs& mine = nodes_[static_cast<size_t>(node)];
+    Status status;
+    for (size_t i; !failed_.load(std::memory_order_relaxed) && (i = mine.next.fetch_add(1)) < mine.jobs.size();) {
+      status = run_job(reader, mine.jobs[i], buffer, scratch);
+      if (!status) break;
+      done_bytes_.fetch_add(mine.jobs[i].size_bytes(), std::memory_order_relaxed);
+    }
+    const std::lock_guard lock(mutex_);
+    if (!status && result_) result_ = std::move(status);
+    if (!result_) failed_ = true;
+    if (--num_running_ == 0) all_done_.notify_one();
+  }
+
+  Status run_job(const ShardReader& reader, const Job& job, ShardReader::Buffer& buffer, FillScratch& scratch) const {
+    const WeightSource& source = *job.source;
     if (source.scale != nullptr) {
-      staging.scales.resize(static_cast<size_t>(source.scale->info.shape.num_elements()));
-      HADAL_RETURN_IF_ERROR(checkpoint_.read(*source.scale, std::as_writable_bytes(std::span(staging.scales))));
+      scratch.scales.resize(static_cast<size_t>(source.scale->info.shape.num_elements()));
+      HADAL_RETURN_IF_ERROR(checkpoint_.read(*source.scale, std::as_writable_bytes(std::span(scratch.scales))));
     }
-    if (drop_page_cache_) {
-      ::posix_fadvise(checkpoint_.shard_of(*source.entry).file().fd(),
-                      static_cast<off_t>(source.entry->info.data_begin + offset),
-                      static_cast<off_t>(staging.raw.size()), POSIX_FADV_DONTNEED);
-    }
-    if (source.to.matrix != nullptr) fill_matrix(source, staging, job.row_begin, num_rows);
-    if (source.to.heads != nullptr) fill_heads(source, staging, job.row_begin, num_rows);
-    if (source.to.vector != nullptr) dequantise_rows(source, staging, job.row_begin, num_rows, source.to.vector);
+    const auto offset = static_cast<uint64_t>(job.row_begin * source.row_bytes());
+    HADAL_ASSIGN_OR_RETURN(const auto stored, reader.read(*source.entry, offset, job.size_bytes(), buffer));
+    fill_weights(source, stored.data(), job.row_begin, job.row_end - job.row_begin, scratch);
     return {};
   }
 
+  void report_until_done() {
+    std::unique_lock lock(mutex_);
+    while (!all_done_.wait_for(lock, kProgressInterval, [this] { return num_running_ == 0; })) {
+      if (progress_) progress_(done_bytes_.load(std::memory_order_relaxed), total_bytes_);
+    }
+    if (progress_ && result_) progress_(total_bytes_, total_bytes_);
+  }
+
   const Checkpoint& checkpoint_;
-  ThreadPool& pool_;
+  const NodeShares& shares_;
   const LoadProgress& progress_;
-  std::vector<Source> sources_;
-  std::vector<Job> jobs_;
+  std::vector<WeightSource> sources_;
+  std::vector<NodeJobs> nodes_;
   uint64_t total_bytes_ = 0;
-  bool drop_page_cache_ = false;
+  std::atomic<uint64_t> done_bytes_{0};
+  std::atomic<bool> failed_{false};
+
+  std::mutex mutex_;  // guards what follows while threads run
+  std::condition_variable all_done_;
+  int num_running_ = 0;
+  Status result_;
 };
 
 }  // namespace
@@ -227,12 +169,12 @@ uint64_t weight_memory_bytes(const ModelConfig& config, const std::vector<Planne
 }
 
 Expected<ModelWeights> load_weights(const ModelConfig& config, const std::vector<PlannedTensor>& plan,
-                                    const Checkpoint& checkpoint, DType act_dtype, ThreadPool& pool,
+                                    const Checkpoint& checkpoint, DType act_dtype, const NodeShares& shares,
                                     const LoadProgress& progress) {
   ModelWeights weights;
   HADAL_ASSIGN_OR_RETURN(const std::vector<WeightDestination> destinations,
                          place_weights(config, plan, dtype_in(checkpoint), act_dtype, weights));
-  Loader loader(checkpoint, pool, progress);
+  Loader loader(checkpoint, shares, progress);
   for (const WeightDestination& to : destinations) loader.add(to);
   HADAL_RETURN_IF_ERROR(loader.load());
   return weights;

@@ -1,5 +1,7 @@
 #include "model/node_shares.h"
 
+#include <sched.h>
+
 #include <algorithm>
 
 namespace hadal {
@@ -8,6 +10,16 @@ int NodeShares::node_of(int64_t unit, int64_t num_units) const {
   int node = 0;
   while (node + 1 < num_nodes && begin(num_units, node + 1) <= unit) ++node;
   return node;
+}
+
+void NodeShares::bind_current_thread(int node) const {
+  if (num_nodes == 1 || cpus_of_node.empty()) return;
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  for (const int cpu : cpus_of_node[static_cast<size_t>(node)]) {
+    if (cpu < CPU_SETSIZE) CPU_SET(cpu, &mask);
+  }
+  sched_setaffinity(0, sizeof(mask), &mask);  // a cpuset may forbid it
 }
 
 NodeShares make_node_shares(const CpuTopology& topology, const std::vector<int>& pin_cpus, int num_threads) {
@@ -23,7 +35,10 @@ NodeShares make_node_shares(const CpuTopology& topology, const std::vector<int>&
     };
     const auto found = std::find_if(topology.nodes.begin(), topology.nodes.end(), holds);
     const auto idx = found == topology.nodes.end() ? size_t{0} : static_cast<size_t>(found - topology.nodes.begin());
-    if (dense[idx] < 0) dense[idx] = shares.num_nodes++;
+    if (dense[idx] < 0) {
+      dense[idx] = shares.num_nodes++;
+      shares.cpus_of_node.push_back(topology.nodes[idx].cpus);
+    }
     shares.node_of_worker[worker] = dense[idx];
   }
   return shares;

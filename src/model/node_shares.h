@@ -14,6 +14,10 @@ struct NodeShares {
   int num_nodes = 1;
   std::vector<int> node_of_worker = {0};  // [num_threads], each in [0, num_nodes), every node has a worker
 
+  std::vector<std::vector<int>> cpus_of_node;  // [num_nodes]; empty: workers are not pinned
+
+  // Keeps the calling thread on the processors of `node`. Best effort; nothing with one node.
+  void bind_current_thread(int node) const;
   int num_threads() const { return static_cast<int>(node_of_worker.size()); }
   // The share of `node` among num_units consecutive units is [begin(num_units, node), begin(num_units, node + 1)).
   int64_t begin(int64_t num_units, int node) const { return num_units * node / num_nodes; }

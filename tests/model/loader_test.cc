@@ -6,7 +6,6 @@
 
 #include <cstring>
 
-#include "base/thread_pool.h"
 #include "formats/hf_config.h"
 #include "support/test_files.h"
 #include "tensor/bf16.h"
@@ -68,9 +67,9 @@ class Loader : public testing::TestWithParam<std::tuple<SynthWeights, DType>> {
     const auto checkpoint = Checkpoint::open(root_.path() / "model");
     ASSERT_TRUE(checkpoint.has_value()) << checkpoint.error().message;
     const std::vector<PlannedTensor> plan = weight_plan(config_);
-    ThreadPool pool(2);
+    const NodeShares shares{.num_nodes = 2, .node_of_worker = {0, 1, 1}};  // panels are cut over nodes, unequally manned
     uint64_t last_done = 0, last_total = 1;
-    auto weights = load_weights(config_, plan, *checkpoint, act_dtype, pool, [&](uint64_t done, uint64_t total) {
+    auto weights = load_weights(config_, plan, *checkpoint, act_dtype, shares, [&](uint64_t done, uint64_t total) {
       EXPECT_LE(done, total);
       last_done = done;
       last_total = total;
@@ -184,8 +183,7 @@ TEST(LoaderTied, HeadIsTheEmbedding) {
   const auto config = make_model_config(*load_hf_config(root.path() / "model"));
   ASSERT_TRUE(config.has_value());
   const std::vector<PlannedTensor> plan = weight_plan(*config);
-  ThreadPool pool(1);
-  const auto weights = load_weights(*config, plan, *checkpoint, DType::kBF16, pool);
+  const auto weights = load_weights(*config, plan, *checkpoint, DType::kBF16, NodeShares{});
   ASSERT_TRUE(weights.has_value()) << weights.error().message;
   const CheckpointValues values(root.path() / "model");
   for (int64_t row = 0; row < 512; ++row) {

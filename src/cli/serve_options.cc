@@ -53,7 +53,7 @@ void add_engine_options(CLI::App& command, ServeOptions& options) {
 }
 
 void add_machine_options(CLI::App& command, ServeOptions& options) {
-  command.add_option("--isa", options.isa, "Kernels to use: auto, reference, portable, avx512-bf16")
+  command.add_option("--isa", options.isa, "Kernels to use: auto, reference, portable, avx2, avx512, avx512-bf16")
       ->capture_default_str();
   command.add_option("--numerics", options.numerics, "bf16 (W8A16), or reference (FP32, slow, for checks)")
       ->capture_default_str();

@@ -26,7 +26,7 @@ struct ServeOptions {
 
   int64_t max_model_len = 0;  // 0: max_position_embeddings, or what the cache holds
   int64_t max_num_seqs = 32;
-  int64_t max_num_batched_tokens = 512;
+  int64_t max_num_batched_tokens = 2048;
   int64_t block_size = 64;
   int64_t num_blocks = 0;  // 0: from memory
   int64_t max_queued_requests = 1024;

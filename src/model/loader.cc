@@ -69,9 +69,10 @@ class Loader {
     // A large checkpoint would only push the weights' own pages out; a small one is likely to be read again.
     const auto available = available_memory_bytes();
     const ShardReader reader(checkpoint_, available && total_bytes_ > *available / 4);
-    num_running_ = std::clamp(shares_.num_threads(), kMinThreads, kMaxThreads);
+    const int num_threads = std::clamp(shares_.num_threads(), kMinThreads, kMaxThreads);
+    num_running_ = num_threads;
     std::vector<std::thread> threads;
-    for (int i = 0; i < num_running_; ++i) {
+    for (int i = 0; i < num_threads; ++i) {
       const int node = shares_.node_of_worker[static_cast<size_t>(i) % shares_.node_of_worker.size()];
       threads.emplace_back([this, &reader, node] { run_thread(reader, node); });
     }

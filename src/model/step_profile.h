@@ -28,7 +28,7 @@ struct PhaseCost {
   double weight_bytes = 0;   // of distinct weights touched, codes and scales, once per step
   double kv_bytes = 0;       // cache rows read, once per query token (absorbed) or chunk (expanded)
   double flops = 0;          // 2 per multiply-add that the mathematics needs; recomputation is not counted
-  int64_t num_barriers = 0;  // parallel loops
+  int64_t num_barriers = 0;  // parallel loops that more than one worker joined
 };
 
 // Sums since the model was loaded; subtract two to get an interval.

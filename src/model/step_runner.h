@@ -46,7 +46,8 @@ class StepRunner {
   template <typename Fn>
   void for_each(StepPhase phase, int64_t num_items, Fn&& fn) {
     if (num_items <= 0) return;
-    timed(phase, [&](auto&& busy) {
+    const bool alone = num_items == 1;  // the pool is not woken
+    timed(phase, alone ? 0 : 1, [&](auto&& busy) {
       pool_.parallel_for(num_items, [&](int64_t begin, int64_t end, int worker_idx) {
         busy(worker_idx, [&] { fn(begin, end, worker_idx); });
       });
@@ -58,7 +59,7 @@ class StepRunner {
   template <typename Fn>
   void run(StepPhase phase, const WorkList& list, Fn&& fn) {
     for (auto& next : next_) next.value.store(0, std::memory_order_relaxed);
-    timed(phase, [&](auto&& busy) {
+    timed(phase, 1, [&](auto&& busy) {
       pool_.run([&](int worker_idx) {
         const auto node = static_cast<size_t>(shares_.node_of_worker[static_cast<size_t>(worker_idx)]);
         busy(worker_idx, [&] { run_node(list.nodes_[node], node, worker_idx, fn); });
@@ -78,7 +79,7 @@ class StepRunner {
   static double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
   template <typename Loop>
-  void timed(StepPhase phase, Loop&& loop) {
+  void timed(StepPhase phase, int num_barriers, Loop&& loop) {
     const auto started = Clock::now();
     for (BusyTime& busy : busy_) busy.value = {};
     loop([this](int worker_idx, auto&& work) {
@@ -89,7 +90,7 @@ class StepRunner {
     PhaseCost& cost = profile_.of(phase);
     for (const BusyTime& busy : busy_) cost.busy_s += seconds(busy.value);
     cost.wall_s += seconds(Clock::now() - started);
-    ++cost.num_barriers;
+    cost.num_barriers += num_barriers;
   }
 
   template <typename Fn>

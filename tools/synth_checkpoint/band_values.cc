@@ -141,7 +141,8 @@ TensorValues values_of(const PlannedTensor& tensor, SynthValues kind, uint64_t s
   values.key = hash_name(value_name(tensor));
   if (kind == SynthValues::kRandom) values.key ^= mix(seed + kGoldenRatio64);
   if (tensor.role == WeightRole::kRouterBias) {
-    values.amplitude = 0.2;
+    // Trained biases balance the experts; random tokens then visit them nearly uniformly.
+    values.amplitude = kind == SynthValues::kRandom ? 0.05 : 0.2;
   } else if (tensor.shape.rank() == 1) {
     values.offset = 1;
     values.amplitude = 0.2;

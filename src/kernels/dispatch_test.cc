@@ -26,14 +26,20 @@ TEST(Dispatch, ReferenceAndPortableRunAnywhere) {
 }
 
 TEST(Dispatch, RefusesWhatTheProcessorLacks) {
+  const CpuFeatures& cpu = cpu_features();
   const auto isas = available_isas();
-  if (std::find(isas.begin(), isas.end(), Isa::kAvx512Bf16) != isas.end()) {
-    EXPECT_TRUE(select_kernels("avx512-bf16").has_value());
-    EXPECT_TRUE(cpu_features().avx512_bf16);
-  } else {
-    const auto selected = select_kernels("avx512-bf16");
-    ASSERT_FALSE(selected.has_value());
-    EXPECT_EQ(selected.error().code, ErrorCode::kUnsupported);
+  for (const auto& [isa, needs] : {std::pair{Isa::kAvx2, cpu.avx2 && cpu.fma && cpu.f16c},
+                                   {Isa::kAvx512, cpu.avx512f && cpu.avx512bw},
+                                   {Isa::kAvx512Bf16, cpu.avx512_bf16}}) {
+    const auto selected = select_kernels(isa_name(isa));
+    if (std::find(isas.begin(), isas.end(), isa) != isas.end()) {
+      ASSERT_TRUE(selected.has_value());
+      EXPECT_EQ((*selected)->isa, isa);
+      EXPECT_TRUE(needs) << isa_name(isa);
+    } else {
+      ASSERT_FALSE(selected.has_value());
+      EXPECT_EQ(selected.error().code, ErrorCode::kUnsupported);
+    }
   }
 }
 

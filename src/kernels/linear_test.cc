@@ -2,6 +2,8 @@
 // however tokens and panels are grouped.
 #include <gmock/gmock.h>
 
+#include <algorithm>
+
 #include "kernels/kernel_test_support.h"
 
 namespace hadal {
@@ -122,6 +124,41 @@ TEST_P(Linear, DecodesEveryCodeExactly) {
       EXPECT_EQ(y[i], even) << i;
       EXPECT_EQ(y[261 + i], odd) << i;
     }
+  }
+}
+
+// Wherever in a long row a NaN code lies, its row is NaN for every token, even one that multiplies it by zero, and no
+// other row is.
+TEST_P(Linear, NaNCodesReachTheirRowsOnly) {
+  Random random(5);
+  constexpr int64_t kRows = 70, kCols = 301;
+  std::vector<std::byte> codes = random_elements(random, DType::kF8E4M3, kRows * kCols);
+  const std::pair<int64_t, int64_t> places[] = {{0, 0}, {5, 127}, {18, 128}, {31, 255}, {40, 299}, {69, 300}};
+  for (const auto& [row, col] : places) codes[row * kCols + col] = std::byte{row % 2 == 0 ? kE4m3NaN : uint8_t{0xFF}};
+  const TestMatrix m(DType::kF8E4M3, kRows, kCols, codes, random_scales(random, 3));
+  for (int64_t tokens : {1, 2, 3, 6, 7, 8, 12}) {
+    auto x = random_bf16_values(random, tokens * kCols);
+    for (const auto& [row, col] : places) x[col] = 0.0f;
+    const auto y = run_linear(table(), m.w, x, tokens, {}, tokens, 0, m.w.num_panels());
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t n = 0; n < kRows; ++n) {
+        const bool poisoned = std::any_of(std::begin(places), std::end(places), [n](auto p) { return p.first == n; });
+        ASSERT_EQ(std::isnan(y[t * (kRows + 5) + n]), poisoned) << "token " << t << " of " << tokens << " row " << n;
+      }
+    }
+  }
+}
+
+// Denormal activations are numbers. (The BF16 dot products of AVX-512 take them for zero: avx512_bf16.h.)
+TEST_P(Linear, MultipliesDenormals) {
+  if (table().isa == Isa::kAvx512Bf16) GTEST_SKIP() << "flushes denormals by design";
+  const TestMatrix f8(DType::kF8E4M3, 1, 1, {std::byte{0x7E}}, {0x1p100f});  // 448
+  const TestMatrix bf16(DType::kBF16, 1, 1, {std::byte{0x80}, std::byte{0x71}}, {});
+  ASSERT_EQ(packed_element(bf16.w, 0, 0), 0x1p100f);
+  for (int64_t tokens : {1, 12}) {
+    const std::vector<float> x(tokens, 0x1p-130f);
+    EXPECT_EQ(run_linear(table(), f8.w, x, tokens, {}, tokens, 0, 1)[0], 448 * 0x1p-30f);
+    EXPECT_EQ(run_linear(table(), bf16.w, x, tokens, {}, tokens, 0, 1)[0], 0x1p-30f);
   }
 }
 

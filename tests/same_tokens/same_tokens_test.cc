@@ -17,6 +17,7 @@
 #include <fmt/format.h>
 
 #include "engine/engine.h"
+#include "kernels/kernels.h"
 #include "model/load_model.h"
 #include "support/test_files.h"
 #include "synth_checkpoint/synth_checkpoint.h"
@@ -31,11 +32,15 @@ struct ModelCase {
   int64_t max_model_len;
   int64_t block_size;
   std::vector<int64_t> prompt_lengths;
+  const char* isa = "auto";
 };
 
 const ModelCase kCases[] = {
     {"tiny_v3", "config_tiny_v3.json", 8, 256, 4, {5, 7, 8, 9, 40, 200}},
     {"tiny_moonlight", "config_tiny_moonlight.json", 8, 256, 4, {5, 7, 8, 9, 40, 200}},
+    {"tiny_v3_portable", "config_tiny_v3.json", 8, 256, 4, {5, 8, 40}, "portable"},
+    {"tiny_v3_avx2", "config_tiny_v3.json", 8, 256, 4, {5, 8, 40, 200}, "avx2"},
+    {"tiny_v3_avx512", "config_tiny_v3.json", 8, 256, 4, {5, 8, 40, 200}, "avx512"},
     {"nano", nullptr, 256, 2048, 64, {5, 255, 256, 257, 700, 1500}},
 };
 
@@ -107,6 +112,9 @@ struct Variant {
 class SameTokens : public testing::TestWithParam<ModelCase> {
  protected:
   void SetUp() override {
+    const auto kernels = select_kernels(GetParam().isa);
+    if (!kernels) GTEST_SKIP() << kernels.error().message;
+    kernels_ = *kernels;
     if (GetParam().tiny_config) {
       const auto config = spec_data(GetParam().tiny_config);
       if (!config) GTEST_SKIP() << skip_reason(GetParam().tiny_config);
@@ -120,7 +128,7 @@ class SameTokens : public testing::TestWithParam<ModelCase> {
   }
 
   std::unique_ptr<Engine> start(const Variant& variant) {
-    auto model = load_deepseek_v3(dir_, {.num_threads = variant.num_threads});
+    auto model = load_deepseek_v3(dir_, {.kernels = kernels_, .num_threads = variant.num_threads});
     if (!model) throw std::runtime_error(model.error().message);
     vocab_size_ = (*model)->vocab_size();
     EngineOptions options;
@@ -204,6 +212,7 @@ class SameTokens : public testing::TestWithParam<ModelCase> {
 
   TempDir temp_;
   std::filesystem::path dir_;
+  const KernelTable* kernels_ = nullptr;
   int64_t vocab_size_ = 0;
   std::map<std::string, Answer> wanted_;
 };

@@ -79,7 +79,7 @@ void pack_lane(bf16_t* panel, int64_t lane, int64_t k_begin, const bf16_t* src, 
 void attend_keys(const Primitives& p, const SegmentWorkspace& work, const bf16_t* query_panel, int64_t num_lanes,
                  int64_t num_keys, const int32_t* limits, float scale, const PanelState& to) {
   for (int64_t first = 0; first < num_keys;) {
-    const int64_t count = next_group(num_keys - first);
+    const int64_t count = next_group(p, num_keys - first);
     p.bf16.dot({.panel = query_panel,
                 .scales = nullptr,
                 .k_begin = 0,
@@ -207,7 +207,7 @@ void expand_segment(const Primitives& p, const ExpandedAttentionArgs& a, const E
   const int64_t key_cols = work.segment.key_cols;
   for (int64_t first = 0; first < num_keys;) {
     const bf16_t* latents[kMaxTokens];
-    const int64_t count = next_group(num_keys - first);
+    const int64_t count = next_group(p, num_keys - first);
     for (int64_t t = 0; t < count; ++t) {
       latents[t] = cache_row(*a.kv, a.block_table, segment_begin + first + t);
       bf16_t* key = work.keys + (first + t) * key_cols;

@@ -11,10 +11,15 @@
 namespace hadal::cpu {
 namespace {
 
+struct [[gnu::may_alias]] Words {
+  uint16_t words[16];
+};
+alignas(32) constexpr Words kUpperHalves = {
+    {0, 0xFFFF, 0, 0xFFFF, 0, 0xFFFF, 0, 0xFFFF, 0, 0xFFFF, 0, 0xFFFF, 0, 0xFFFF, 0, 0xFFFF}};
+
 struct Avx2 {
   using Float = __m256;
-  using Mask = __m256;    // all bits of an element, or none
-  using Codes = __m128i;  // 8 rows x 2 k of FP8
+  using Mask = __m256;  // all bits of an element, or none
   static constexpr int kWidth = 8;
 
   static Float zero() { return _mm256_setzero_ps(); }
@@ -27,8 +32,11 @@ struct Avx2 {
   static Float div(Float a, Float b) { return _mm256_div_ps(a, b); }
   static Float max(Float a, Float b) { return _mm256_max_ps(a, b); }
   static Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
-  // sum += a * b. Written out, since GCC otherwise picks forms that overwrite a factor and runs out of registers.
-  static void accumulate(Float& sum, Float a, Float b) { __asm__("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b)); }
+  // sum + a * b. Written out, since GCC otherwise picks forms that overwrite a factor and runs out of registers.
+  static Float accumulate(Float sum, Float a, Float b) {
+    __asm__("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
+    return sum;
+  }
   // The second operand where either is NaN.
   static Float min(Float a, Float b) { return _mm256_min_ps(a, b); }
   static Float round(Float x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
@@ -51,7 +59,8 @@ struct Avx2 {
   static Float select(Mask mask, Float yes, Float no) { return _mm256_blendv_ps(no, yes, mask); }
 
   static Float load_bf16(const bf16_t* at) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_codes(at)), 16));
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))), 16));
   }
   // Bits of x rounded to BF16 in the low half of each element; as f32_to_bf16.
   static __m256i bf16_bits(Float x) {
@@ -75,44 +84,14 @@ struct Avx2 {
   static Float round_to_bf16(Float x) { return _mm256_castsi256_ps(_mm256_slli_epi32(bf16_bits(x), 16)); }
 
   // BF16 pairs of kWidth rows: the first, or the second of each.
-  static Float bf16_even(const void* at) { return _mm256_castsi256_ps(_mm256_slli_epi32(load_pairs(at), 16)); }
+  static Float bf16_even(const void* at) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(at)), 16));
+  }
+  // Loads and masks anew: whatever the compiler kept in a register for it would cost the loop around it a spilled sum.
   static Float bf16_odd(const void* at) {
-    return _mm256_castsi256_ps(_mm256_and_si256(load_pairs(at), _mm256_set1_epi32(static_cast<int>(0xFFFF0000))));
-  }
-
-  static Codes load_codes(const void* at) { return _mm_loadu_si128(static_cast<const __m128i*>(at)); }
-  static Codes no_codes() { return _mm_setzero_si128(); }
-  static Codes mask_codes(Codes codes, uint16_t mask) {
-    return _mm_and_si128(codes, _mm_set1_epi16(static_cast<int16_t>(mask)));
-  }
-  // 2^-8 times the value of the even (odd) codes, NaN codes aside: seven bits of magnitude land on exponent and
-  // mantissa of an FP16, subnormals included, and the sign, which the product spread over two bits, on bit 15.
-  template <bool kByShift>
-  static Float f8_even(Codes codes) {
-    return f8_half(kByShift ? _mm_srai_epi16(_mm_slli_epi16(codes, 8), 1) : spread(codes, 0x0080));
-  }
-  template <bool kByShift>
-  static Float f8_odd(Codes codes) {
-    return f8_half(kByShift ? _mm_srai_epi16(codes, 1) : spread(codes, 0x8000));
-  }
-
-
-  // Keeps per byte the largest of twice the code, sign dropped: 0xFE once a NaN was seen.
-  static Codes see_codes(Codes seen, Codes codes) { return _mm_max_epu8(seen, _mm_add_epi8(codes, codes)); }
-  // x; NaN in rows that have seen a NaN code.
-  static Float poison(Float x, Codes seen) {
-    const __m128i nan_bytes = _mm_cmpeq_epi8(seen, _mm_set1_epi8(static_cast<char>(0xFE)));
-    const __m256i clean = _mm256_cvtepi16_epi32(_mm_cmpeq_epi16(nan_bytes, _mm_setzero_si128()));
-    return _mm256_or_ps(x, _mm256_castsi256_ps(_mm256_xor_si256(clean, _mm256_set1_epi32(-1))));
-  }
-
- private:
-  static __m256i load_pairs(const void* at) { return _mm256_loadu_si256(static_cast<const __m256i*>(at)); }
-  static Codes spread(Codes codes, int factors) {
-    return _mm_maddubs_epi16(_mm_set1_epi16(static_cast<int16_t>(factors)), codes);
-  }
-  static Float f8_half(Codes words) {
-    return _mm256_cvtph_ps(_mm_and_si128(words, _mm_set1_epi16(static_cast<int16_t>(0xBF80))));
+    Float odd;
+    __asm__("vmovdqu %1, %0\n\tvpand %2, %0, %0" : "=&x"(odd) : "m"(*static_cast<const Words*>(at)), "m"(kUpperHalves));
+    return odd;
   }
 };
 

@@ -8,7 +8,8 @@
 namespace hadal::cpu {
 namespace avx512_bf16 {
 namespace {
-constexpr Primitives kPrimitives = {.f8 = {dot_f8, add_leaves_f8},
+constexpr Primitives kPrimitives = {.group_unit = 1,
+                                    .f8 = {dot_f8, add_leaves_f8},
                                     .bf16 = {dot_bf16, add_leaves_bf16},
                                     .f32 = {portable::dot_f32, portable::add_leaves_f32},
                                     .silu_mul = silu_mul,

@@ -13,7 +13,6 @@ namespace {
 struct Avx512 {
   using Float = __m512;
   using Mask = __mmask16;
-  using Codes = __m256i;  // 16 rows x 2 k of FP8
   static constexpr int kWidth = 16;
 
   static Float zero() { return _mm512_setzero_ps(); }
@@ -26,7 +25,7 @@ struct Avx512 {
   static Float div(Float a, Float b) { return _mm512_div_ps(a, b); }
   static Float max(Float a, Float b) { return _mm512_max_ps(a, b); }
   static Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
-  static void accumulate(Float& sum, Float a, Float b) { sum = fma(a, b, sum); }
+  static Float accumulate(Float sum, Float a, Float b) { return fma(a, b, sum); }
   static Float min(Float a, Float b) { return _mm512_min_ps(a, b); }
   static Float round(Float x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static Float scale_by_power(Float x, Float n) { return _mm512_scalef_ps(x, n); }
@@ -38,7 +37,8 @@ struct Avx512 {
   static Float select(Mask mask, Float yes, Float no) { return _mm512_mask_blend_ps(mask, no, yes); }
 
   static Float load_bf16(const bf16_t* at) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_codes(at)), 16));
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at))), 16));
   }
   static __m512i bf16_bits(Float x) {
     const __m512i bits = _mm512_castps_si512(x), upper = _mm512_srli_epi32(bits, 16);
@@ -76,37 +76,10 @@ struct Avx512 {
     return x;
   }
 
-  static Codes load_codes(const void* at) { return _mm256_loadu_si256(static_cast<const __m256i*>(at)); }
-  static Codes no_codes() { return _mm256_setzero_si256(); }
-  static Codes mask_codes(Codes codes, uint16_t mask) {
-    return _mm256_and_si256(codes, _mm256_set1_epi16(static_cast<int16_t>(mask)));
-  }
-  template <bool kByShift>
-  static Float f8_even(Codes codes) {
-    return f8_half(kByShift ? _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 1) : spread(codes, 0x0080));
-  }
-  template <bool kByShift>
-  static Float f8_odd(Codes codes) {
-    return f8_half(kByShift ? _mm256_srai_epi16(codes, 1) : spread(codes, 0x8000));
-  }
-
-
-  static Codes see_codes(Codes seen, Codes codes) { return _mm256_max_epu8(seen, _mm256_add_epi8(codes, codes)); }
-  static Float poison(Float x, Codes seen) {
-    const __m256i nan_bytes = _mm256_cmpeq_epi8(seen, _mm256_set1_epi8(static_cast<char>(0xFE)));
-    return _mm512_mask_blend_ps(_mm256_test_epi16_mask(nan_bytes, nan_bytes), x, _mm512_set1_ps(__builtin_nanf("")));
-  }
-
  private:
-  struct Pair {
+  struct [[gnu::may_alias]] Pair {
     bf16_t first, second;
   };
-  static Codes spread(Codes codes, int factors) {
-    return _mm256_maddubs_epi16(_mm256_set1_epi16(static_cast<int16_t>(factors)), codes);
-  }
-  static Float f8_half(Codes words) {
-    return _mm512_cvtph_ps(_mm256_and_si256(words, _mm256_set1_epi16(static_cast<int16_t>(0xBF80))));
-  }
 };
 
 }  // namespace

@@ -48,7 +48,7 @@ void add_source(const Primitives& p, const DownSource& s, int64_t panel_begin, i
     const bf16_t* x[kMaxTokens];
     float weights[kMaxTokens];
     float* sums[kMaxTokens];
-    const int64_t count = next_group(left);
+    const int64_t count = next_group(p, left);
     for (int64_t t = 0; t < count; ++i) {
       if (!to.holds(row_of(i))) continue;
       x[t] = h + i * s.ldh;

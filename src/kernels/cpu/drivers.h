@@ -35,11 +35,14 @@ const float* panel_scales(const PackedMatrix& w, int64_t panel);  // null where 
 // Starts the stream of the panel that is read next; the primitives prefetch only along the panel they are in.
 void prefetch_panel_start(const PackedMatrix& w, int64_t panel);
 
-// Size of the next token group when `left` tokens remain: as few groups as possible, of nearly equal size.
-inline int64_t next_group(int64_t left) {
+// Size of the next token group when `left` tokens remain: as few groups as possible, of nearly equal size, rounded up
+// to what the primitives are cut for.
+inline int64_t next_group(const Primitives& p, int64_t left) {
   const int64_t largest = kernel_tuning().max_group_tokens;
   const int64_t groups = (left + largest - 1) / largest;
-  return (left + groups - 1) / groups;
+  const int64_t even = (left + groups - 1) / groups;
+  const int64_t rounded = (even + p.group_unit - 1) / p.group_unit * p.group_unit;
+  return rounded <= largest && rounded <= left ? rounded : even;
 }
 
 // A table whose functions are the drivers bound to one set of primitives.

@@ -67,10 +67,10 @@ inline void softmax_lanes(const SoftmaxArgs& a, int64_t lane) {
 
 template <typename V>
 inline void softmax_segment_in(const SoftmaxArgs& args) {
-  for (int64_t lane = 0; lane < kLanes; lane += V::kWidth) softmax_lanes<V>(args, lane);
+  for (int64_t lane = 0; lane < args.num_lanes; lane += V::kWidth) softmax_lanes<V>(args, lane);
 }
 
-// The first n < V::kWidth elements from `at`, zeros behind them; nothing else is read.
+// The first n elements from `at`, fewer than V::kWidth and perhaps none; zeros behind them. Reads nothing else.
 template <typename V>
 inline typename V::Float load_some_bf16(const bf16_t* at, int64_t n) {
   bf16_t padded[V::kWidth] = {};
@@ -78,61 +78,69 @@ inline typename V::Float load_some_bf16(const bf16_t* at, int64_t n) {
   return V::load_bf16(padded);
 }
 
-// kUnits x V::kWidth columns from `col` on (the last unit may be cut) for all kValueLanes lanes and keys
-// [first, first + num_keys) with their weights, widened to [num_keys][kValueLanes]; added to a.out.
-template <typename V, int kUnits, bool kCut>
-inline void add_values(const ValuesArgs& a, int64_t first, int64_t num_keys, const float* weights, int64_t col) {
+// out[l][c] += sum over keys [first, last) of weight x value, for kTileLanes lanes from `lane` on and kUnits x
+// V::kWidth columns from `col` on, of which the last may lie outside (kCut). first is even.
+template <typename I, int kUnits, bool kCut>
+[[gnu::noinline]] void add_values(const ValuesArgs& a, const typename I::Weights& weights, int64_t first, int64_t last,
+                                  int lane, int64_t col) {
+  using V = typename I::Vector;
   constexpr int64_t kAheadKeys = 16;  // rows lie a cache row apart: no hardware prefetcher follows them
-  typename V::Float sums[kValueLanes][kUnits];
+  typename V::Float sums[I::kTileLanes][kUnits], value[kUnits];
+  float* out = a.out + lane * kLanes + col;
 #pragma GCC unroll 8
-  for (int l = 0; l < kValueLanes; ++l) {
+  for (int l = 0; l < I::kTileLanes; ++l) {
 #pragma GCC unroll 2
-    for (int u = 0; u < kUnits; ++u) sums[l][u] = V::load(a.out + l * kLanes + col + u * V::kWidth);
+    for (int u = 0; u < kUnits; ++u) sums[l][u] = V::load(out + l * kLanes + u * V::kWidth);
   }
-  for (int64_t t = 0; t < num_keys; ++t) {
-    const bf16_t* row = a.values[first + t] + a.col_begin + col;
-    if (col == 0 && first + t + kAheadKeys < a.num_keys) {
-      __builtin_prefetch(a.values[first + t + kAheadKeys] + a.col_begin);
-    }
-    typename V::Float value[kUnits];
+  const auto add = [&](int64_t t, const auto& weight_of) __attribute__((always_inline)) {
+    const bf16_t* row = a.values[t] + a.col_begin + col;
+    if (t + kAheadKeys < a.num_keys) __builtin_prefetch(a.values[t + kAheadKeys] + a.col_begin + col);
 #pragma GCC unroll 2
     for (int u = 0; u < kUnits; ++u) {
-      const bf16_t* at = row + u * V::kWidth;
       const int64_t left = a.num_cols - col - u * V::kWidth;
-      value[u] = !kCut || left >= V::kWidth ? V::load_bf16(at) : load_some_bf16<V>(at, left);
+      value[u] =
+          kCut && left < V::kWidth ? load_some_bf16<V>(row + u * V::kWidth, left) : V::load_bf16(row + u * V::kWidth);
     }
 #pragma GCC unroll 8
-    for (int l = 0; l < kValueLanes; ++l) {
-      const typename V::Float weight = V::set1(weights[t * kValueLanes + l]);
+    for (int l = 0; l < I::kTileLanes; ++l) {
+      const typename V::Float weight = weight_of(lane + l);
 #pragma GCC unroll 2
-      for (int u = 0; u < kUnits; ++u) sums[l][u] = V::fma(value[u], weight, sums[l][u]);
+      for (int u = 0; u < kUnits; ++u) sums[l][u] = V::accumulate(sums[l][u], value[u], weight);
     }
+  };
+  int64_t t = first;
+  for (; t + 2 <= last; t += 2) {
+    add(
+        t, [&](int l) __attribute__((always_inline)) { return weights.even(t, l); });
+    add(
+        t + 1, [&](int l) __attribute__((always_inline)) { return weights.odd(t, l); });
   }
+  if (t < last)
+    add(
+        t, [&](int l) __attribute__((always_inline)) { return weights.even(t, l); });
 #pragma GCC unroll 8
-  for (int l = 0; l < kValueLanes; ++l) {
+  for (int l = 0; l < I::kTileLanes; ++l) {
 #pragma GCC unroll 2
-    for (int u = 0; u < kUnits; ++u) V::store(a.out + l * kLanes + col + u * V::kWidth, sums[l][u]);
+    for (int u = 0; u < kUnits; ++u) V::store(out + l * kLanes + u * V::kWidth, sums[l][u]);
   }
 }
 
-template <typename V>
+template <typename I>
 inline void weighted_values_in(const ValuesArgs& a) {
-  constexpr int64_t kChunkKeys = 128;
-  constexpr int kUnits = V::kWidth == 16 ? 2 : 1;
+  using V = typename I::Vector;
+  constexpr int kUnits = 2;
   constexpr int64_t kCols = kUnits * V::kWidth;
-  alignas(64) float weights[kChunkKeys * kValueLanes];
   for (int i = 0; i < kValueLanes * kLanes; i += V::kWidth) V::store(a.out + i, V::zero());
-  for (int64_t first = 0; first < a.num_keys; first += kChunkKeys) {
-    const int64_t num_keys = a.num_keys - first < kChunkKeys ? a.num_keys - first : kChunkKeys;
-    for (int64_t t = 0; t < num_keys; ++t) {
-      const bf16_t* pairs = a.weights + ((first + t) / 2 * kLanes + a.lane_begin) * 2 + t % 2;
-      for (int l = 0; l < kValueLanes; ++l) weights[t * kValueLanes + l] = bf16_to_f32(pairs[2 * l]);
-    }
+  for (int64_t first = 0; first < a.num_keys; first += kBlockCols) {
+    const int64_t last = a.num_keys < first + kBlockCols ? a.num_keys : first + kBlockCols;
+    const typename I::Weights weights(a, first, last - first);
     for (int64_t col = 0; col < a.num_cols; col += kCols) {
-      if (col + kCols <= a.num_cols) {
-        add_values<V, kUnits, false>(a, first, num_keys, weights, col);
-      } else {
-        add_values<V, kUnits, true>(a, first, num_keys, weights, col);
+      for (int lane = 0; lane < kValueLanes; lane += I::kTileLanes) {
+        if (col + kCols <= a.num_cols) {
+          add_values<I, kUnits, false>(a, weights, first, last, lane, col);
+        } else {
+          add_values<I, kUnits, true>(a, weights, first, last, lane, col);
+        }
       }
     }
   }

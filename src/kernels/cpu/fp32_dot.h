@@ -10,68 +10,52 @@
 namespace hadal::cpu {
 namespace {
 
-constexpr int64_t kPrefetchBytes = 4096;  // one page ahead: measured best for one linear stream per core
 constexpr int64_t kLineBytes = 64;
-
-inline void prefetch_ahead(const char* at, int64_t bytes) {
-  for (int64_t line = 0; line < bytes; line += kLineBytes) __builtin_prefetch(at + kPrefetchBytes + line);
-}
 
 // Weights of one block of a panel: V::kWidth rows ("unit" u: rows u * V::kWidth on) for one k. even and odd take the
 // pair's first k and return the weights for it or for its second; single returns those of k itself, which may be
 // without its partner: then nothing of the partner may be noticed. multiplier is what the block's sums are multiplied
-// by, given its scale.
+// by, given its scale. Storage is room that the object points into.
+//
+// FP8: each code becomes an FP16 by moving its bits (seven bits of magnitude land on exponent and mantissa, subnormals
+// included), and FP32 by conversion. That is exact and leaves a factor of 2^8 to the multiplier, except that NaN codes
+// become numbers: so rows that met one inside the block get a NaN multiplier.
 
-template <typename V>
+constexpr float kF8Unit = 256.0f;
+// Where the FP16's sign and magnitude are; moving a code may leave a copy of the sign between them.
+constexpr int16_t kF8Bits = static_cast<int16_t>(0xBF80);
+// Twice a NaN code, as a byte. Doubling drops the sign and keeps the order of magnitudes: a maximum over doubled codes
+// shows whether there was one.
+constexpr char kTwiceF8NaN = static_cast<char>(0xFE);
+
+struct NoStorage {};
+
+// kRows: of the panel's 32, how many from the first on are wanted.
+template <typename V, int64_t kRowsWanted>
 struct Bf16Rows {
+  using Storage = NoStorage;
   static constexpr bool kScaled = false;
+  static constexpr int64_t kRows = kRowsWanted;
   static constexpr int64_t kPairBytes = 4 * kLanes, kUnitBytes = 4 * V::kWidth;
   const char* panel;
 
-  Bf16Rows(const char* panel_in, int64_t, int64_t) : panel(panel_in) {}
-  const char* at(int64_t k, int u) const { return panel + k / 2 * kPairBytes + u * kUnitBytes; }
-  void prefetch(int64_t k) const { prefetch_ahead(at(k, 0), kPairBytes); }
+  Bf16Rows(const char* panel_in, int64_t, int64_t, Storage&) : panel(panel_in) {}
+  const char* at(int64_t k, int u) const { return panel + (k >> 1) * kPairBytes + u * kUnitBytes; }
   typename V::Float even(int64_t k, int u) const { return V::bf16_even(at(k, u)); }
   typename V::Float odd(int64_t k, int u) const { return V::bf16_odd(at(k, u)); }
   typename V::Float single(int64_t k, int u) const { return k % 2 != 0 ? odd(k, u) : even(k, u); }
 };
 
-// FP8, decoded as it is used: a code becomes an FP16 by moving its bits, and FP32 by conversion, which leaves a factor
-// of 2^8 to the multiplier. That makes numbers of the NaN codes, so rows that meet one get a NaN multiplier.
-template <typename V, bool kByShift>
-struct F8Rows {
-  static constexpr bool kScaled = true;
-  static constexpr float kUnit = 256.0f;
-  static constexpr int64_t kPairBytes = 2 * kLanes, kUnitBytes = 2 * V::kWidth;
-  const char* panel;
-  typename V::Codes seen[kLanes / V::kWidth];
-
-  F8Rows(const char* panel_in, int64_t, int64_t) : panel(panel_in) {
-    for (int u = 0; u < kLanes / V::kWidth; ++u) seen[u] = V::no_codes();
-  }
-  const char* at(int64_t k, int u) const { return panel + k / 2 * kPairBytes + u * kUnitBytes; }
-  void prefetch(int64_t k) const { prefetch_ahead(at(k, 0), kPairBytes); }
-  typename V::Float even(int64_t k, int u) {
-    const typename V::Codes codes = V::load_codes(at(k, u));
-    seen[u] = V::see_codes(seen[u], codes);  // both of the pair
-    return V::template f8_even<kByShift>(codes);
-  }
-  typename V::Float odd(int64_t k, int u) const { return V::template f8_odd<kByShift>(V::load_codes(at(k, u))); }
-  typename V::Float single(int64_t k, int u) {
-    const typename V::Codes codes = V::load_codes(at(k, u));
-    seen[u] = V::see_codes(seen[u], V::mask_codes(codes, k % 2 != 0 ? 0xFF00 : 0x00FF));
-    return k % 2 != 0 ? V::template f8_odd<kByShift>(codes) : V::template f8_even<kByShift>(codes);
-  }
-  typename V::Float multiplier(float scale, int u) const { return V::poison(V::set1(scale * kUnit), seen[u]); }
-};
-
-// totals[t][row] += columns [k_begin, k_end), within one block, for tokens t0 .. t0 + kTokens - 1 and kUnits units of
-// rows from unit0 on.
-template <typename V, int kTokens, int kUnits, typename Rows, typename Factors>
-[[gnu::always_inline]] inline void add_tile(Rows& rows, const Factors& factors, const float* scales, int64_t k_begin,
-                                            int64_t k_end, int t0, int unit0, float* totals) {
-  typename V::Float sums[kTokens][kUnits], w[kUnits];
-  float* out = totals + t0 * kLanes + unit0 * V::kWidth;
+// totals[t][row] += columns [k_begin, k_end), within one block, for tokens kFirst .. kFirst + kTokens - 1 and kUnits
+// units of rows from unit0 on. Not inlined: constants of the code around it would take registers from the sums.
+//
+// Lines ahead are fetched evenly over the kPasses calls for this block, of which this is number `pass`: more at a time
+// than a core has line fill buffers would stall it.
+template <typename V, int kFirst, int kTokens, int kUnits, int kPasses, typename Rows, typename Factors>
+[[gnu::noinline]] void add_tile(Rows rows, const Factors& factors, const float* scales, int64_t k_begin, int64_t k_end,
+                                int unit0, int pass, int64_t prefetch_bytes, float* totals) {
+  typename V::Float sums[kTokens][kUnits];
+  float* out = totals + kFirst * kLanes + unit0 * V::kWidth;
 #pragma GCC unroll 12
   for (int t = 0; t < kTokens; ++t) {
 #pragma GCC unroll 4
@@ -79,29 +63,52 @@ template <typename V, int kTokens, int kUnits, typename Rows, typename Factors>
       sums[t][u] = Rows::kScaled ? V::zero() : V::load(out + t * kLanes + u * V::kWidth);
     }
   }
-  const auto add = [&](const auto& factor_of) __attribute__((always_inline)) {
+  // Whichever are fewer, weights or factors, wait in registers for the others to come by.
+  const auto add = [&](const auto& weights_of, const auto& factor_of) __attribute__((always_inline)) {
+    if constexpr (kTokens < kUnits) {
+      typename V::Float factors_here[kTokens];
 #pragma GCC unroll 12
-    for (int t = 0; t < kTokens; ++t) {
-      const typename V::Float factor = factor_of(t0 + t);
+      for (int t = 0; t < kTokens; ++t) factors_here[t] = factor_of(kFirst + t);
 #pragma GCC unroll 4
-      for (int u = 0; u < kUnits; ++u) V::accumulate(sums[t][u], w[u], factor);
+      for (int u = 0; u < kUnits; ++u) {
+        const typename V::Float w = weights_of(unit0 + u);
+#pragma GCC unroll 12
+        for (int t = 0; t < kTokens; ++t) sums[t][u] = V::accumulate(sums[t][u], w, factors_here[t]);
+      }
+    } else {
+      typename V::Float w[kUnits];
+#pragma GCC unroll 4
+      for (int u = 0; u < kUnits; ++u) w[u] = weights_of(unit0 + u);
+#pragma GCC unroll 12
+      for (int t = 0; t < kTokens; ++t) {
+        const typename V::Float factor = factor_of(kFirst + t);
+#pragma GCC unroll 4
+        for (int u = 0; u < kUnits; ++u) sums[t][u] = V::accumulate(sums[t][u], w[u], factor);
+      }
     }
   };
   const auto add_single = [&](int64_t k) __attribute__((always_inline)) {
-#pragma GCC unroll 4
-    for (int u = 0; u < kUnits; ++u) w[u] = rows.single(k, unit0 + u);
-    add([&](int t) __attribute__((always_inline)) { return factors.single(t, k); });
+    add(
+        [&](int u) __attribute__((always_inline)) { return rows.single(k, u); },
+        [&](int t) __attribute__((always_inline)) { return factors.single(t, k); });
   };
   int64_t k = k_begin;
+  // Several passes: what they need again is at hand, so only the next block is worth fetching.
+  constexpr int64_t kBlockBytes = kBlockCols / 2 * Rows::kPairBytes;
+  const int64_t ahead = kPasses > 1 && prefetch_bytes < kBlockBytes ? kBlockBytes : prefetch_bytes;
+  const int64_t fetch_from = k_begin + (k_end - k_begin) / kPasses * pass;
   if (k % 2 != 0) add_single(k++);
   for (; k + 2 <= k_end; k += 2) {
-    if (t0 == 0 && unit0 == 0) rows.prefetch(k);
-#pragma GCC unroll 4
-    for (int u = 0; u < kUnits; ++u) w[u] = rows.even(k, unit0 + u);
-    add([&](int t) __attribute__((always_inline)) { return factors.even(t, k); });
-#pragma GCC unroll 4
-    for (int u = 0; u < kUnits; ++u) w[u] = rows.odd(k, unit0 + u);
-    add([&](int t) __attribute__((always_inline)) { return factors.odd(t, k); });
+    const char* next = rows.panel + ((fetch_from + (k - k_begin) / kPasses) >> 1) * Rows::kPairBytes;
+    for (int64_t line = 0; line < Rows::kPairBytes; line += kLineBytes) {
+      __builtin_prefetch(next + ahead + line);
+    }
+    add(
+        [&](int u) __attribute__((always_inline)) { return rows.even(k, u); },
+        [&](int t) __attribute__((always_inline)) { return factors.even(t, k); });
+    add(
+        [&](int u) __attribute__((always_inline)) { return rows.odd(k, u); },
+        [&](int t) __attribute__((always_inline)) { return factors.odd(t, k); });
   }
   if (k < k_end) add_single(k);
 
@@ -117,33 +124,54 @@ template <typename V, int kTokens, int kUnits, typename Rows, typename Factors>
   }
 }
 
-// All rows for tokens t0 on, kLeft of them, in tiles of nearly equal size.
-template <typename I, int kLeft, typename Rows, typename Factors>
-[[gnu::always_inline]] inline void add_tiles(Rows& rows, const Factors& factors, const float* scales, int64_t k_begin,
-                                             int64_t k_end, int t0, float* totals) {
+// Units of rows in one pass: what registers hold, if the rows wanted are as many.
+template <typename I, typename Rows>
+constexpr int units_per_pass(int tile_tokens) {
+  constexpr int kWanted = Rows::kRows / I::Vector::kWidth;
+  return kWanted < I::units_for(tile_tokens) ? kWanted : I::units_for(tile_tokens);
+}
+
+template <typename I, typename Rows>
+constexpr int passes_for(int tokens) {
+  int passes = 0;
+  while (tokens > 0) {
+    const int tile_tokens = I::tile_tokens(tokens);
+    passes += Rows::kRows / I::Vector::kWidth / units_per_pass<I, Rows>(tile_tokens);
+    tokens -= tile_tokens;
+  }
+  return passes;
+}
+
+// The rows wanted for kLeft tokens from kFirst on.
+template <typename I, int kFirst, int kLeft, int kPasses, typename Rows, typename Factors>
+[[gnu::always_inline]] inline void add_tiles(const Rows& rows, const Factors& factors, const float* scales,
+                                             int64_t k_begin, int64_t k_end, int pass, int64_t prefetch_bytes,
+                                             float* totals) {
   if constexpr (kLeft > 0) {
     using V = typename I::Vector;
-    constexpr int kTiles = (kLeft + I::kTileTokens - 1) / I::kTileTokens;
-    constexpr int kTokens = (kLeft + kTiles - 1) / kTiles, kUnits = I::units_for(kTokens);
-    for (int unit = 0; unit < kLanes / V::kWidth; unit += kUnits) {
-      add_tile<V, kTokens, kUnits>(rows, factors, scales, k_begin, k_end, t0, unit, totals);
+    constexpr int kTokens = I::tile_tokens(kLeft), kUnits = units_per_pass<I, Rows>(kTokens);
+    for (int unit = 0; unit < Rows::kRows / V::kWidth; unit += kUnits) {
+      add_tile<V, kFirst, kTokens, kUnits, kPasses>(rows, factors, scales, k_begin, k_end, unit, pass++, prefetch_bytes,
+                                                    totals);
     }
-    add_tiles<I, kLeft - kTokens>(rows, factors, scales, k_begin, k_end, t0 + kTokens, totals);
+    add_tiles<I, kFirst + kTokens, kLeft - kTokens, kPasses>(rows, factors, scales, k_begin, k_end, pass,
+                                                             prefetch_bytes, totals);
   }
 }
 
 // totals[t][0..31] = columns [k_begin, k_end).
 template <typename I, typename Rows, int kTokens>
 inline void dot_range(const void* panel, const float* scales, int64_t k_begin, int64_t k_end, const bf16_t* const* x,
-                      float* totals) {
+                      int64_t prefetch_bytes, float* totals) {
   using V = typename I::Vector;
   for (int i = 0; i < kTokens * kLanes; i += V::kWidth) V::store(totals + i, V::zero());
   for (int64_t k = k_begin; k < k_end;) {
     const int64_t block_end = (k / kBlockCols + 1) * kBlockCols;
     const int64_t end = block_end < k_end ? block_end : k_end;
     const typename I::template Factors<kTokens> factors(x, k, end);
-    Rows rows(static_cast<const char*>(panel), k, end);
-    add_tiles<I, kTokens>(rows, factors, scales, k, end, 0, totals);
+    typename Rows::Storage storage;
+    const Rows rows(static_cast<const char*>(panel), k, end, storage);
+    add_tiles<I, 0, kTokens, passes_for<I, Rows>(kTokens)>(rows, factors, scales, k, end, 0, prefetch_bytes, totals);
     k = end;
   }
 }
@@ -151,7 +179,7 @@ inline void dot_range(const void* panel, const float* scales, int64_t k_begin, i
 template <typename I, typename Rows, int kTokens>
 struct DotTokens {
   static void run(const DotArgs& a) {
-    dot_range<I, Rows, kTokens>(a.panel, a.scales, a.k_begin, a.k_end, a.x, a.out);
+    dot_range<I, Rows, kTokens>(a.panel, a.scales, a.k_begin, a.k_end, a.x, a.prefetch_bytes, a.out);
   }
 };
 
@@ -161,7 +189,8 @@ struct LeavesTokens {
     using V = typename I::Vector;
     for (int64_t leaf = 0; leaf < a.num_leaves; ++leaf) {
       alignas(64) float partial[kTokens * kLanes];
-      dot_range<I, Rows, kTokens>(a.panel, a.scales, leaf * a.leaf_cols, (leaf + 1) * a.leaf_cols, a.x, partial);
+      dot_range<I, Rows, kTokens>(a.panel, a.scales, leaf * a.leaf_cols, (leaf + 1) * a.leaf_cols, a.x,
+                                  a.prefetch_bytes, partial);
       for (int t = 0; t < kTokens; ++t) {
         float* sum = a.sums[t] + leaf * kLanes;
         const typename V::Float weight = V::set1(a.weights[t]);

@@ -1,9 +1,5 @@
 // Primitives with FP32 multiply-adds, for processors without BF16 dot products: one set of templates (fp32_dot.h,
 // fp32_attention.h), compiled once for each of two instruction sets.
-//
-// FP8 codes become FP16 by one multiplication that moves their bits, and FP32 by conversion: exact for subnormals too,
-// a factor of 2^8 off, which the block scale takes back. That would make numbers of the two NaN codes, so each row that
-// met one inside a block gets NaN as its scale.
 #pragma once
 
 #include "kernels/cpu/primitives.h"

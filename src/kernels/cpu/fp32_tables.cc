@@ -9,14 +9,16 @@ namespace {
 
 constexpr DotPrimitives kPortableF32 = {portable::dot_f32, portable::add_leaves_f32};
 
-constexpr Primitives kAvx2 = {.f8 = {avx2::dot_f8, avx2::add_leaves_f8},
+constexpr Primitives kAvx2 = {.group_unit = 6,  // its register tiles are 6 tokens high
+                              .f8 = {avx2::dot_f8, avx2::add_leaves_f8},
                               .bf16 = {avx2::dot_bf16, avx2::add_leaves_bf16},
                               .f32 = kPortableF32,
                               .silu_mul = avx2::silu_mul,
                               .round_row = avx2::round_row,
                               .softmax_segment = avx2::softmax_segment,
                               .weighted_values = avx2::weighted_values};
-constexpr Primitives kAvx512 = {.f8 = {avx512::dot_f8, avx512::add_leaves_f8},
+constexpr Primitives kAvx512 = {.group_unit = 1,
+                                .f8 = {avx512::dot_f8, avx512::add_leaves_f8},
                                 .bf16 = {avx512::dot_bf16, avx512::add_leaves_bf16},
                                 .f32 = kPortableF32,
                                 .silu_mul = avx512::silu_mul,

@@ -61,7 +61,7 @@ void linear(const Primitives& p, const LinearArgs& a, int64_t panel_begin, int64
     const int64_t row0 = panel * kLanes;
     const int64_t rows = std::min(kLanes, a.w->rows - row0);
     for (int64_t first = 0; first < a.num_tokens;) {
-      const int64_t count = next_group(a.num_tokens - first);
+      const int64_t count = next_group(p, a.num_tokens - first);
       const TokenGroup group(a.x, a.ldx, a.x_rows, first, count);
       dot_panel(p, *a.w, panel, group.x, count, out);
       for (int64_t t = 0; t < count; ++t) {
@@ -85,7 +85,7 @@ void gate_up(const Primitives& p, const GateUpArgs& a, int64_t panel_begin, int6
     const int64_t rows = std::min(kLanes, a.gate->rows - row0);
     if (a.num_tokens > 0) prefetch_panel_start(*a.up, panel);
     for (int64_t first = 0; first < a.num_tokens;) {
-      const int64_t count = next_group(a.num_tokens - first);
+      const int64_t count = next_group(p, a.num_tokens - first);
       const TokenGroup group(a.x, a.ldx, a.x_rows, first, count);
       dot_panel(p, *a.gate, panel, group.x, count, gate);
       if (panel + 1 < panel_end && first == 0) prefetch_panel_start(*a.gate, panel + 1);

@@ -159,7 +159,8 @@ void weighted_values(const ValuesArgs& a) {
 }
 
 namespace {
-constexpr Primitives kPrimitives = {.f8 = {dot<uint8_t>, add_leaves<uint8_t>},
+constexpr Primitives kPrimitives = {.group_unit = 1,
+                                    .f8 = {dot<uint8_t>, add_leaves<uint8_t>},
                                     .bf16 = {dot<bf16_t>, add_leaves<bf16_t>},
                                     .f32 = {dot_f32, add_leaves_f32},
                                     .silu_mul = silu_mul,

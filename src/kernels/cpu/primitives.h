@@ -75,6 +75,7 @@ struct DotPrimitives {
 };
 
 struct Primitives {
+  int64_t group_unit;  // token groups are multiples of this where there are enough tokens
   DotPrimitives f8, bf16;
   DotPrimitives f32;  // for matrices that a checkpoint stores in F32
   // out[i] = bf16(silu(gate[i]) * up[i]), n <= 32.

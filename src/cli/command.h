@@ -24,5 +24,16 @@ struct Command {
 
 extern const Command kServeCommand;
 extern const Command kInspectCommand;
+extern const Command kBenchCommand;  // its benchmarks are Commands too, added to the "bench" subcommand
+extern const Command kPlanCommand;
+
+extern const Command kBenchCeilingsCommand;
+extern const Command kBenchLatencyCommand;
+extern const Command kBenchThroughputCommand;
+extern const Command kBenchKernelsCommand;
+extern const Command kBenchEngineCommand;
+extern const Command kBenchTuneCommand;
+extern const Command kBenchLiveCommand;
+extern const Command kBenchCompareCommand;
 
 }  // namespace hadal

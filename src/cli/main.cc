@@ -11,7 +11,7 @@
 namespace hadal {
 namespace {
 
-const Command* const kCommands[] = {&kServeCommand, &kInspectCommand};
+const Command* const kCommands[] = {&kServeCommand, &kInspectCommand, &kBenchCommand, &kPlanCommand};
 
 // vLLM accepts snake_case spellings of every flag: --max_model_len=4096 is --max-model-len=4096.
 std::string with_kebab_case_flag(std::string argument) {
@@ -29,9 +29,11 @@ std::vector<std::string> option_names(const CLI::App& app) {
   return names;
 }
 
-std::vector<std::string> command_names() {
+std::vector<std::string> subcommand_names(const CLI::App& app) {
   std::vector<std::string> names;
-  for (const Command* command : kCommands) names.emplace_back(command->name);
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    names.push_back(command->get_name());
+  }
   return names;
 }
 
@@ -39,14 +41,18 @@ std::vector<std::string> command_names() {
 int report_unknown_argument(const CLI::App& program) {
   const std::vector<std::string> extras = program.remaining(true);
   const std::string unknown = extras.empty() ? "" : extras.front().substr(0, extras.front().find('='));
-  const auto subcommands = program.get_subcommands();
+  const CLI::App* command = &program;  // the innermost subcommand that was recognised
+  std::string command_path;
+  while (!command->get_subcommands().empty()) {
+    command = command->get_subcommands().front();
+    command_path += command->get_name() + " ";
+  }
   const bool is_flag = unknown.rfind("-", 0) == 0;
-  const std::string suggestion =
-      closest_name(unknown, is_flag && !subcommands.empty() ? option_names(*subcommands.front()) : command_names());
+  const std::vector<std::string> subcommands = subcommand_names(*command);
+  const std::string suggestion = closest_name(unknown, is_flag ? option_names(*command) : subcommands);
   std::fprintf(stderr, "hadal: unknown %s '%s'%s\nRun 'hadal %s--help' for what there is.\n",
-               is_flag ? "flag" : (subcommands.empty() ? "command" : "argument"), unknown.c_str(),
-               suggestion.empty() ? "" : (" (did you mean " + suggestion + "?)").c_str(),
-               subcommands.empty() ? "" : (subcommands.front()->get_name() + " ").c_str());
+               is_flag ? "flag" : (subcommands.empty() ? "argument" : "command"), unknown.c_str(),
+               suggestion.empty() ? "" : (" (did you mean " + suggestion + "?)").c_str(), command_path.c_str());
   return kExitBadUsage;
 }
 

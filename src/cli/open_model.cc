@@ -1,7 +1,7 @@
 #include "cli/open_model.h"
 
 #include "base/resource_limits.h"
-#include "base/topology.h"
+#include "bench/tuning_cache.h"
 #include "model/inspect.h"
 #include "model/memory_needs.h"
 
@@ -68,7 +68,7 @@ Expected<OpenedModel> open_model(const ServeOptions& options) {
   HADAL_RETURN_IF_ERROR(first_problem(problems, options.model));
   opened.config = *model.config;
   HADAL_ASSIGN_OR_RETURN(opened.max_model_len, choose_max_model_len(options, opened.config));
-  opened.num_threads = options.num_threads > 0 ? options.num_threads : default_num_threads();
+  opened.num_threads = apply_tuning(*opened.kernels, options.num_threads);
   opened.memory_request = memory_request(options, model, *opened.kernels, opened.max_model_len, opened.num_threads);
   auto memory = plan_memory(opened.memory_request);
   if (!memory) return forward_error(std::move(memory), options.model);

@@ -85,6 +85,9 @@ struct StepRecord {
   int64_t num_generated_tokens = 0;  // sampled at the end of the step
   int64_t num_sequences = 0;
   int64_t num_preempted = 0;
+  double planning_s = 0;
+  double sampling_s = 0;
+  StepProfile forward;  // of this step
 };
 using StepObserver = std::function<void(const StepRecord&)>;
 

@@ -18,6 +18,9 @@ bool contains(std::span<const int32_t> ids, int32_t id) { return std::find(ids.b
 // Room for generated tokens made at once; longer answers grow it geometrically.
 constexpr size_t kReservedTokens = 1024;
 
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+
 }  // namespace
 
 EngineCore::EngineCore(std::unique_ptr<ForwardModel> model, const EngineOptions& options, StepObserver observer,
@@ -65,9 +68,11 @@ void EngineCore::fail_all(const std::string& error) {
 }
 
 void EngineCore::step() {
-  const auto begin = std::chrono::steady_clock::now();
+  const auto begin = Clock::now();
   const uint64_t generated_before = counters_.generation_tokens;
+  sampling_s_ = 0;
   planner_.plan(batch_);
+  const double planning_s = seconds_since(begin);
   counters_.num_preemptions += batch_.num_preempted;
   if (batch_.members.empty()) return;
   if (options_.check_invariants) {
@@ -75,6 +80,7 @@ void EngineCore::step() {
     HADAL_CHECK(wrong.empty(), "{}", wrong);
   }
 
+  const StepProfile profile_before = model_->profile();
   if (const Status ran = run(); ran) {
     num_consecutive_failures_ = 0;
     for (size_t i = 0; i < batch_.members.size(); ++i) commit(batch_.members[i], batch_.plan.sequences[i]);
@@ -87,13 +93,15 @@ void EngineCore::step() {
   ++counters_.num_steps;
   check_state();
   if (!observer_) return;
-  const std::chrono::duration<double> duration = std::chrono::steady_clock::now() - begin;
-  observer_({.duration_s = duration.count(),
+  observer_({.duration_s = seconds_since(begin),
              .num_prefill_tokens = batch_.num_prefill_tokens,
              .num_decode_tokens = batch_.num_decode_tokens,
              .num_generated_tokens = static_cast<int64_t>(counters_.generation_tokens - generated_before),
              .num_sequences = static_cast<int64_t>(batch_.members.size()),
-             .num_preempted = batch_.num_preempted});
+             .num_preempted = batch_.num_preempted,
+             .planning_s = planning_s,
+             .sampling_s = sampling_s_,
+             .forward = model_->profile() - profile_before});
 }
 
 Status EngineCore::run() {
@@ -116,8 +124,7 @@ void EngineCore::commit(Sequence* sequence, const PlannedSequence& planned) {
   const bool samples = planned.first_position + planned.num_tokens == sequence->num_tokens();
   const bool wants_tokens = sequence->request.sampling.max_tokens > 0;
   if (samples && wants_tokens) {
-    float* logits = logits_of(planned, planned.num_logits - 1);
-    if (Status sampled = sampler_.sample(logits, sample_context(*sequence), token_); !sampled) {
+    if (Status sampled = sample(sequence, logits_of(planned, planned.num_logits - 1)); !sampled) {
       return finish(sequence, FinishReason::kError, sampled.error().message);
     }
   }
@@ -134,6 +141,13 @@ void EngineCore::commit(Sequence* sequence, const PlannedSequence& planned) {
   }
   if (!wants_tokens) return finish(sequence, FinishReason::kLength);
   commit_token(sequence, token_);
+}
+
+Status EngineCore::sample(Sequence* sequence, float* logits) {
+  const auto begin = Clock::now();
+  Status sampled = sampler_.sample(logits, sample_context(*sequence), token_);
+  sampling_s_ += seconds_since(begin);
+  return sampled;
 }
 
 Status EngineCore::collect_prompt_logprobs(Sequence* sequence, const PlannedSequence& planned) {

@@ -53,6 +53,7 @@ class EngineCore {
  private:
   Status run();
   void commit(Sequence* sequence, const PlannedSequence& planned);
+  Status sample(Sequence* sequence, float* logits);  // into token_
   Status collect_prompt_logprobs(Sequence* sequence, const PlannedSequence& planned);
   void commit_token(Sequence* sequence, const TokenOutput& token);
   FinishReason finish_reason_after(const Sequence& sequence, int32_t token_id) const;
@@ -84,6 +85,7 @@ class EngineCore {
   RequestOutput output_;  // reused while sinks leave its storage alone
   uint64_t num_added_ = 0;
   int64_t num_consecutive_failures_ = 0;
+  double sampling_s_ = 0;  // in this step
   EngineStats counters_;
 };
 

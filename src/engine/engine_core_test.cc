@@ -248,6 +248,9 @@ TEST(EngineCore, DecodesFirstAndFillsTheBudgetWithChunks) {
   EXPECT_EQ(record.num_decode_tokens, 1);
   EXPECT_EQ(record.num_prefill_tokens, 32);  // of 39 possible: ends on a tile
   EXPECT_EQ(record.num_generated_tokens, 1);
+  EXPECT_GT(record.planning_s, 0);
+  EXPECT_GT(record.sampling_s, 0);
+  EXPECT_LT(record.planning_s + record.sampling_s, record.duration_s);
   harness.run_to_end();
 }
 

@@ -176,18 +176,20 @@ class AbsorbedBatch {
       cost.flops += 2.0 * static_cast<double>(positions * config_.num_attention_heads) *
                     static_cast<double>(2 * config_.kv_lora_rank + config_.qk_rope_head_dim);
     }
-    const int64_t num_items = num_tokens_ * num_groups();
-    if (num_items >= 2 * step_.runner.shares().num_threads() || longest <= kAttentionSegment) {
-      attend_whole(num_items);
+    const int64_t num_threads = step_.runner.shares().num_threads();
+    if (longest <= kAttentionSegment) {
+      attend_short();
+    } else if (num_tokens_ >= 2 * num_threads) {
+      attend_by_token();
     } else {
-      attend_in_waves(num_items, num_attention_segments(longest));
+      attend_in_waves(num_attention_segments(longest));
     }
   }
 
-  // Enough items for all workers: each runs through all of its segments.
-  void attend_whole(int64_t num_items) {
+  // One segment: tokens and groups of heads in any order.
+  void attend_short() {
     ws_.work.clear();
-    ws_.work.add(num_items, step_.runner.shares());
+    ws_.work.add(num_tokens_ * num_groups(), step_.runner.shares());
     step_.runner.run(StepPhase::kAttention, ws_.work, [&](size_t, int64_t begin, int64_t end, int worker_idx) {
       for (int64_t item = begin; item < end; ++item) {
         hadal::attend_absorbed(step_.kernels, args_of(item), ws_.scratch_of(worker_idx));
@@ -195,9 +197,35 @@ class AbsorbedBatch {
     });
   }
 
-  // Few items: their segments run side by side, a few at a time, and are joined in order. Same arithmetic.
-  void attend_in_waves(int64_t num_items, int64_t num_segments) {
-    const int64_t wave = (4 * step_.runner.shares().num_threads() + num_items - 1) / num_items;
+  // Enough tokens for all workers. All heads meet a segment of keys before the next: it is read from memory once.
+  void attend_by_token() {
+    ws_.work.clear();
+    ws_.work.add(num_tokens_, step_.runner.shares());
+    step_.runner.run(StepPhase::kAttention, ws_.work, [&](size_t, int64_t begin, int64_t end, int worker_idx) {
+      const auto slot = [&](int64_t i) { return ws_.partials_of(worker_idx) + i * ws_.partial_bytes; };
+      for (int64_t token = begin; token < end; ++token) {
+        const AbsorbedAttentionArgs first = args_of(token * num_groups());
+        for (int64_t segment = 0; segment < num_attention_segments(first.num_positions); ++segment) {
+          for (int64_t group = 0; group < num_groups(); ++group) {
+            const AbsorbedAttentionArgs args = args_of(token * num_groups() + group);
+            std::byte* to = segment == 0 ? slot(group) : slot(num_groups());
+            step_.kernels.attend_absorbed_segment(args, segment, to, ws_.scratch_of(worker_idx));
+            if (segment > 0) step_.kernels.join_absorbed(args, slot(group), to);
+          }
+        }
+        for (int64_t group = 0; group < num_groups(); ++group) {
+          step_.kernels.finish_absorbed(args_of(token * num_groups() + group), slot(group));
+        }
+      }
+    });
+  }
+
+  // Few tokens: their segments run side by side, some at a time, and are joined in order. Same arithmetic. The groups
+  // of heads of one segment follow each other, while its keys are in the caches.
+  void attend_in_waves(int64_t num_segments) {
+    const int64_t num_items = num_tokens_ * num_groups(), groups = num_groups();
+    const int64_t num_threads = step_.runner.shares().num_threads();
+    const int64_t wave = std::max<int64_t>(2, (4 * num_threads + num_items - 1) / num_items);
     // Slot 0 of an item is its state, slot i the i-th segment of the wave.
     const auto slot = [&](int64_t item, int64_t i) { return ws_.partials + (item * wave + i) * ws_.partial_bytes; };
     for (int64_t wave_begin = 0; wave_begin < num_segments; wave_begin += wave - 1) {
@@ -209,24 +237,34 @@ class AbsorbedBatch {
       ws_.work.add(num_items * per_item, step_.runner.shares());
       step_.runner.run(StepPhase::kAttention, ws_.work, [&](size_t, int64_t begin, int64_t end, int worker_idx) {
         for (int64_t unit = begin; unit < end; ++unit) {
-          const int64_t item = unit / per_item, segment = first + unit % per_item;
+          const int64_t segment = first + unit / groups % per_item;
+          const int64_t item = unit / (groups * per_item) * groups + unit % groups;
           const AbsorbedAttentionArgs args = args_of(item);
           if (segment >= num_attention_segments(args.num_positions)) continue;
           step_.kernels.attend_absorbed_segment(args, segment, slot(item, segment - wave_begin),
                                                 ws_.scratch_of(worker_idx));
         }
       });
-      step_.runner.for_each(StepPhase::kAttention, num_items, [&](int64_t begin, int64_t end, int) {
-        for (int64_t item = begin; item < end; ++item) {
-          const AbsorbedAttentionArgs args = args_of(item);
-          const int64_t end_segment = std::min(last + 1, num_attention_segments(args.num_positions));
-          for (int64_t segment = std::max<int64_t>(first, 1); segment < end_segment; ++segment) {
-            step_.kernels.join_absorbed(args, slot(item, 0), slot(item, segment - wave_begin));
-          }
-          if (last == num_segments - 1) step_.kernels.finish_absorbed(args, slot(item, 0));
-        }
-      });
+      join_wave(
+          num_items, first, last, num_segments,
+          [&](int64_t item, int64_t segment) { return slot(item, segment - wave_begin); },
+          [&](int64_t item) { return slot(item, 0); });
     }
+  }
+
+  template <typename PartialOf, typename StateOf>
+  void join_wave(int64_t num_items, int64_t first, int64_t last, int64_t num_segments, PartialOf partial_of,
+                 StateOf state_of) {
+    step_.runner.for_each(StepPhase::kAttention, num_items, [&](int64_t begin, int64_t end, int) {
+      for (int64_t item = begin; item < end; ++item) {
+        const AbsorbedAttentionArgs args = args_of(item);
+        const int64_t end_segment = std::min(last + 1, num_attention_segments(args.num_positions));
+        for (int64_t segment = std::max<int64_t>(first, 1); segment < end_segment; ++segment) {
+          step_.kernels.join_absorbed(args, state_of(item), partial_of(item, segment));
+        }
+        if (last == num_segments - 1) step_.kernels.finish_absorbed(args, state_of(item));
+      }
+    });
   }
 
   // Item: a token and a group of heads.

@@ -25,8 +25,6 @@ inline constexpr int64_t kAbsorbedBatchTokens = 256;
 inline constexpr int64_t kMaxLeaves = 16;
 // Heads that one attention work item serves.
 inline constexpr int64_t kHeadGroup = kMaxAbsorbedHeads;
-// Partial results of absorbed attention that are held at once, for each worker.
-inline constexpr int64_t kPartialsPerWorker = 8;
 
 // Rows of activations in the kernel table's act dtype. Rows a multiple of 4 KiB apart would share cache sets: they are
 // padded.
@@ -62,8 +60,8 @@ struct Workspace {
   ActRows mlp_h;                     // [tokens, widest dense or shared MLP]
   std::byte* scratch = nullptr;      // [num_threads, scratch_bytes] of the kernels
   int64_t scratch_bytes = 0;         // per worker, a multiple of 64
-  std::byte* partials = nullptr;     // [num_threads * kPartialsPerWorker, partial_bytes] of absorbed attention
-  int64_t partial_bytes = 0;
+  std::byte* partials = nullptr;     // [num_threads, partials_per_worker, partial_bytes] of absorbed attention
+  int64_t partial_bytes = 0, partials_per_worker = 0;
 
   // Work lists, sized once and reused.
   std::vector<int64_t> expert_offsets;  // [n_routed_experts + 1] into expert_rows
@@ -75,6 +73,7 @@ struct Workspace {
   AlignedBuffer memory;
 
   std::byte* scratch_of(int worker_idx) const { return scratch + worker_idx * scratch_bytes; }
+  std::byte* partials_of(int worker_idx) const { return partials + worker_idx * partials_per_worker * partial_bytes; }
 };
 
 // Errors: kResourceExhausted.

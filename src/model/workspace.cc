@@ -85,7 +85,11 @@ int64_t carve(const ModelConfig& config, const KernelTable& kernels, const Works
   ws.scratch_bytes = scratch_bytes(config, kernels, limits);
   carver.take(ws.scratch, ws.scratch_bytes * limits.num_threads);
   ws.partial_bytes = align(kernels.absorbed_partial_bytes(largest_absorbed(config, limits)));
-  carver.take(ws.partials, ws.partial_bytes * kPartialsPerWorker * limits.num_threads);
+  // By token: a state for each group of heads, and one more. In waves, of fewer than 2 * threads tokens: max(2, 4 *
+  // threads / items, rounded up) slots an item.
+  const int64_t groups = (heads + kHeadGroup - 1) / kHeadGroup;
+  ws.partials_per_worker = std::max<int64_t>(6, 4 * groups);
+  carver.take(ws.partials, ws.partial_bytes * ws.partials_per_worker * limits.num_threads);
   return carver.used_bytes();
 }
 

@@ -346,6 +346,16 @@ TEST(Server, MetricsCountExactly) {
   EXPECT_EQ(s.metric("vllm:prompt_tokens_total" + labels), kRequests * kPrompt);
   EXPECT_EQ(s.metric("vllm:generation_tokens_total" + labels), 100);
   EXPECT_EQ(s.metric(R"(vllm:request_success_total{model_name="m",engine="0",finished_reason="length"})"), kRequests);
+  EXPECT_EQ(s.metric("hadal_steps_total"), 100);
+  EXPECT_EQ(s.metric("hadal_step_seconds_total"), 50);
+  EXPECT_EQ(s.metric("hadal_step_sampling_seconds_total"), 12.5);
+  EXPECT_EQ(s.metric("hadal_step_barriers_total"), 300);
+  EXPECT_EQ(s.metric("hadal_step_threads"), 3);
+  EXPECT_EQ(s.metric(R"(hadal_step_phase_seconds_total{phase="experts"})"), 25);
+  EXPECT_EQ(s.metric(R"(hadal_step_phase_busy_seconds_total{phase="experts"})"), 50);
+  EXPECT_EQ(s.metric(R"(hadal_step_weight_bytes_total{phase="experts"})"), 700);
+  EXPECT_EQ(s.metric(R"(hadal_step_flops_total{phase="experts"})"), 900);
+  EXPECT_EQ(s.metric(R"(hadal_step_kv_bytes_total{phase="head"})"), 500);
   EXPECT_EQ(s.metric("vllm:num_preemptions_total" + labels), 7);
   EXPECT_EQ(s.metric("vllm:num_requests_running" + labels), 0);
   s.get("/nothing");

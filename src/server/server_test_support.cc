@@ -211,6 +211,12 @@ void FakeEngine::run_step(std::unique_lock<std::mutex>& lock) {
     if (ended) running_.erase(std::find(running_.begin(), running_.end(), one));
   }
   if (may_step && steps_allowed_ > 0) --steps_allowed_;
+  record.duration_s = 0.5;
+  record.sampling_s = 0.125;
+  record.forward.num_threads = 3;
+  record.forward.of(StepPhase::kExperts) = {
+      .wall_s = 0.25, .busy_s = 0.5, .weight_bytes = 7, .flops = 9, .num_barriers = 2};
+  record.forward.of(StepPhase::kHead) = {.kv_bytes = 5, .num_barriers = 1};
   if (observer_ && record.num_generated_tokens > 0) observer_(record);
   changed_.notify_all();
 }

@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdio>
 #include <ctime>
 
@@ -89,6 +90,23 @@ struct ServingMetrics::EngineMetrics {
   Histogram* request_max_generation_tokens;
   Histogram* params_max_tokens;
   Histogram* params_n;
+
+  // Where steps spend their time: what `hadal bench live` reads.
+  struct Phase {
+    Counter* seconds;
+    Counter* busy;
+    Counter* weight_bytes;
+    Counter* kv_bytes;
+    Counter* flops;
+  };
+  std::array<Phase, kNumStepPhases> phases;
+  Counter* steps;
+  Counter* step_seconds;
+  Counter* forward_seconds;
+  Counter* planning_seconds;
+  Counter* sampling_seconds;
+  Counter* barriers;
+  Gauge* threads;
 };
 
 ServingMetrics::ServingMetrics() : engine_(std::make_shared<EngineMetrics>()) { register_process_metrics(); }
@@ -97,6 +115,7 @@ void ServingMetrics::attach(const std::string& model_name, const ModelFacts& fac
   const MetricLabels labels = {{"model_name", model_name}, {"engine", "0"}};
   attach_counters(labels);
   attach_histograms(labels, facts.max_model_len);
+  attach_step_counters();
   registry_
       .gauge("vllm:cache_config_info", "Information of the LLMEngine CacheConfig",
              {{"block_size", std::to_string(facts.block_size)},
@@ -139,6 +158,29 @@ void ServingMetrics::attach_counters(const MetricLabels& labels) {
   m.success_length = success("length");
   m.success_abort = success("abort");
   m.success_error = success("error");
+}
+
+void ServingMetrics::attach_step_counters() {
+  EngineMetrics& m = *engine_;
+  const auto counter = [&](const char* name, const char* help, const MetricLabels& labels = {}) {
+    return &registry_.counter(name, help, labels);
+  };
+  for (size_t i = 0; i < kNumStepPhases; ++i) {
+    const MetricLabels phase = {{"phase", step_phase_name(static_cast<StepPhase>(i))}};
+    m.phases[i] = {
+        .seconds = counter("hadal_step_phase_seconds_total", "Time of forward passes by phase.", phase),
+        .busy = counter("hadal_step_phase_busy_seconds_total", "Time inside kernels, summed over threads.", phase),
+        .weight_bytes = counter("hadal_step_weight_bytes_total", "Bytes of distinct weights touched per step.", phase),
+        .kv_bytes = counter("hadal_step_kv_bytes_total", "Bytes of cache rows read.", phase),
+        .flops = counter("hadal_step_flops_total", "Floating-point operations that the model asks for.", phase)};
+  }
+  m.steps = counter("hadal_steps_total", "Engine steps.");
+  m.step_seconds = counter("hadal_step_seconds_total", "Time of engine steps, from plan to commit.");
+  m.forward_seconds = counter("hadal_step_forward_seconds_total", "Time of forward passes.");
+  m.planning_seconds = counter("hadal_step_planning_seconds_total", "Time of planning steps.");
+  m.sampling_seconds = counter("hadal_step_sampling_seconds_total", "Time of sampling tokens.");
+  m.barriers = counter("hadal_step_barriers_total", "Parallel loops run.");
+  m.threads = &registry_.gauge("hadal_step_threads", "Threads of a forward pass.");
 }
 
 void ServingMetrics::attach_histograms(const MetricLabels& labels, int64_t max_model_len) {
@@ -190,6 +232,22 @@ void ServingMetrics::count_step(const StepRecord& step) {
   if (!attached_.load(std::memory_order_acquire)) return;
   // A token counts in the step that makes it: a decode step's input is the token of the step before.
   engine_->iteration_tokens->observe(static_cast<double>(step.num_prefill_tokens + step.num_generated_tokens));
+  EngineMetrics& m = *engine_;
+  for (size_t i = 0; i < kNumStepPhases; ++i) {
+    const PhaseCost& cost = step.forward.phases[i];
+    m.phases[i].seconds->add(cost.wall_s);
+    m.phases[i].busy->add(cost.busy_s);
+    m.phases[i].weight_bytes->add(cost.weight_bytes);
+    m.phases[i].kv_bytes->add(cost.kv_bytes);
+    m.phases[i].flops->add(cost.flops);
+    m.barriers->add(static_cast<double>(cost.num_barriers));
+  }
+  m.steps->add();
+  m.step_seconds->add(step.duration_s);
+  m.forward_seconds->add(step.forward.wall_s);
+  m.planning_seconds->add(step.planning_s);
+  m.sampling_seconds->add(step.sampling_s);
+  m.threads->set(step.forward.num_threads);
 }
 
 void ServingMetrics::count_first_token(double seconds_since_arrival, int64_t num_prompt_tokens,

@@ -54,6 +54,7 @@ class ServingMetrics {
 
  private:
   void attach_counters(const MetricLabels& labels);
+  void attach_step_counters();
   void attach_histograms(const MetricLabels& labels, int64_t max_model_len);
   void copy_engine_stats();
   void register_process_metrics();

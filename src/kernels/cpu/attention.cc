@@ -44,6 +44,7 @@ PanelState take_state(Carver& carver, int64_t value_cols) {
 // What one panel needs for one segment.
 struct SegmentWorkspace {
   int64_t key_cols, value_cols;
+  bool keys_scattered = false;
   float* scores;              // [segment][32]
   bf16_t* weights;            // [segment / 2][32][2]
   const bf16_t** key_rows;    // [segment]
@@ -75,11 +76,23 @@ void pack_lane(bf16_t* panel, int64_t lane, int64_t k_begin, const bf16_t* src, 
   }
 }
 
+// Starts reading the keys of the next group: cache rows lie in blocks, which no hardware prefetcher follows.
+void prefetch_keys(const SegmentWorkspace& work, int64_t first, int64_t count) {
+  constexpr int64_t kLineBytes = 64;
+  for (int64_t t = 0; t < count; ++t) {
+    const auto* row = reinterpret_cast<const std::byte*>(work.key_rows[first + t]);
+    for (int64_t at = 0; at < work.key_cols * static_cast<int64_t>(sizeof(bf16_t)); at += kLineBytes) {
+      __builtin_prefetch(row + at, /*rw=*/0, /*locality=*/2);
+    }
+  }
+}
+
 // One segment of num_keys keys for one panel: scores, softmax, values. Overwrites `to`.
 void attend_keys(const Primitives& p, const SegmentWorkspace& work, const bf16_t* query_panel, int64_t num_lanes,
                  int64_t num_keys, const int32_t* limits, float scale, const PanelState& to) {
   for (int64_t first = 0; first < num_keys;) {
     const int64_t count = next_group(p, num_keys - first);
+    if (work.keys_scattered) prefetch_keys(work, first + count, std::min(count, num_keys - first - count));
     p.bf16.dot({.panel = query_panel,
                 .scales = nullptr,
                 .k_begin = 0,
@@ -156,7 +169,9 @@ struct AbsorbedWorkspace {
   AbsorbedWorkspace(Carver& carver, const AbsorbedAttentionArgs& a)
       : segment(carver, std::min(kAttentionSegment, a.num_positions), a.kv_lora_rank + a.qk_rope_head_dim,
                 a.kv_lora_rank),
-        queries(carver.take<bf16_t>(segment.panel_elements())) {}
+        queries(carver.take<bf16_t>(segment.panel_elements())) {
+    segment.keys_scattered = true;
+  }
 };
 
 // For all queries of one head, and the keys and values of one segment expanded for it.

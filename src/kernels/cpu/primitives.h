@@ -52,7 +52,7 @@ struct SoftmaxArgs {
   int64_t num_keys;       // 1 .. kAttentionSegment
   int64_t num_lanes;      // 1 .. 32 lanes that are wanted; the others may be left out
   const int32_t* limits;  // [32] keys that each lane sees; the others weigh exactly zero. <= 0: none
-  float scale;
+  float scale;            // positive
   float* max;       // [32] out: largest scaled score, -inf for a lane that sees none
   float* sum;       // [32] out: sum of the lane's weights as rounded
   bf16_t* weights;  // [ceil(num_keys / 2)][32][2] out; e^(score - max); the partner of a last odd key is zero

@@ -17,6 +17,7 @@ struct EngineBenchOptions {
   int64_t num_steps = 400;
   std::vector<int64_t> queue_lengths = {10, 100, 1000, 10'000};
   int64_t vocab_size = 129'280;
+  std::string isa = "auto";  // whose row passes sample
 };
 
 struct EngineBenchRow {
@@ -34,7 +35,7 @@ struct EngineBenchReport {
   std::vector<EngineBenchRow> rows;
 };
 
-// Errors: kInvalidArgument for options out of range; what the engine says otherwise.
+// Errors: kInvalidArgument for options out of range; as select_kernels(); what the engine says otherwise.
 Expected<EngineBenchReport> run_engine_bench(const EngineBenchOptions& options);
 Json engine_report_json(const EngineBenchReport& report);
 std::string engine_report_table(const EngineBenchReport& report);

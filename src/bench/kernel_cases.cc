@@ -208,7 +208,8 @@ PagedKvView KernelRunner::cache_view() {
   const int64_t num_blocks = static_cast<int64_t>(memory_.size_bytes()) / (kBlockSize * row_bytes);
   block_table_.resize(static_cast<size_t>(num_blocks));
   std::iota(block_table_.begin(), block_table_.end(), 0);
-  return {.base = memory_.data(),
+  return {.dtype = kernels_->act_dtype,
+          .base = memory_.data(),
           .block_stride_bytes = kBlockSize * row_bytes,
           .block_size = kBlockSize,
           .row_elements = row_elements,

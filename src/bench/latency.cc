@@ -80,8 +80,10 @@ class LatencyBench {
     for (const RowShape& row : rows_) max_batch = std::max(max_batch, row.batch);
     const int64_t max_positions = loaded_.config.max_position_embeddings;
     const int64_t max_tokens = std::max(options_.max_num_batched_tokens, max_batch);
-    const WorkspaceLimits limits = {
-        .max_tokens = max_tokens, .max_positions = max_positions, .num_threads = loaded_.num_threads};
+    WorkspaceLimits limits = {.max_tokens = max_tokens,
+                              .max_positions = max_positions,
+                              .num_threads = loaded_.num_threads,
+                              .kv_dtype = loaded_.kv_dtype};
     // The bandwidth probe's memory, and the logits.
     const uint64_t extra_bytes =
         kProbeBytes + static_cast<uint64_t>(max_batch * loaded_.config.vocab_size) * sizeof(float);
@@ -104,11 +106,8 @@ class LatencyBench {
     if (rows_.empty()) return make_error(ErrorCode::kResourceExhausted, "{}", report_.notes.front());
     HADAL_RETURN_IF_ERROR(loaded_.model->allocate_kv(num_blocks, kBenchBlockSize, max_tokens));
     report_.load.kv_bytes = static_cast<uint64_t>(num_blocks * kBenchBlockSize * loaded_.model->kv_bytes_per_token());
-    report_.load.workspace_bytes =
-        workspace_bytes(loaded_.config, *loaded_.kernels,
-                        {.max_tokens = max_tokens,
-                         .max_positions = std::min(max_positions, num_blocks * kBenchBlockSize),
-                         .num_threads = loaded_.num_threads});
+    limits.max_positions = std::min(max_positions, num_blocks * kBenchBlockSize);
+    report_.load.workspace_bytes = workspace_bytes(loaded_.config, *loaded_.kernels, limits);
     driver_.emplace(*loaded_.model,
                     StepLimits{.num_blocks = num_blocks,
                                .max_num_batched_tokens = options_.max_num_batched_tokens,
@@ -144,6 +143,7 @@ class LatencyBench {
     report_.host = host_facts();
     report_.model = model_json(options_.model.dir, loaded_.config);
     report_.flags = {{"isa", loaded_.kernels->name},
+                     {"kv_cache_dtype", dtype_name(loaded_.kv_dtype)},
                      {"threads", loaded_.num_threads},
                      {"max_num_batched_tokens", options_.max_num_batched_tokens},
                      {"repetitions", options_.repetitions},

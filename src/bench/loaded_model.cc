@@ -22,6 +22,7 @@ constexpr uint64_t kMaxConfigBytes = uint64_t{16} << 20;
 Expected<LoadedModel> load_for_bench(const ModelFlags& flags) {
   LoadedModel loaded;
   HADAL_ASSIGN_OR_RETURN(loaded.kernels, select_kernels(flags.isa));
+  HADAL_ASSIGN_OR_RETURN(loaded.kv_dtype, select_kv_dtype(flags.kv_cache_dtype, *loaded.kernels));
   const auto begin = std::chrono::steady_clock::now();
   ModelInspection inspection = inspect_model(flags.dir, *loaded.kernels);
   if (!inspection.problems.empty()) return tl::unexpected<Error>(std::move(inspection.problems.front()));
@@ -32,6 +33,7 @@ Expected<LoadedModel> load_for_bench(const ModelFlags& flags) {
   ProgressBar bar("loading", "B");
   LoadOptions options;
   options.kernels = loaded.kernels;
+  options.kv_dtype = loaded.kv_dtype;
   options.num_threads = loaded.num_threads;
   options.pin_threads = true;
   options.progress = [&](uint64_t done_bytes, uint64_t total_bytes) {

@@ -18,12 +18,14 @@ namespace hadal {
 struct ModelFlags {
   std::filesystem::path dir;
   std::string isa = "auto";
-  int num_threads = 0;  // 0: one per core
+  std::string kv_cache_dtype = "auto";  // as select_kv_dtype() takes it
+  int num_threads = 0;                  // 0: one per core
 };
 
 struct LoadedModel {
   ModelConfig config;
   const KernelTable* kernels = nullptr;
+  DType kv_dtype = DType::kBF16;
   int num_threads = 0;
   std::unique_ptr<ForwardModel> model;
   uint64_t weight_bytes = 0;  // in RAM

@@ -12,6 +12,7 @@
 #include "base/progress.h"
 #include "bench/tuning_cache.h"
 #include "engine/engine.h"
+#include "kernels/row_math.h"
 
 namespace hadal {
 namespace {
@@ -79,12 +80,14 @@ class ThroughputRun {
     engine.max_queued_requests = options_.num_prompts;
     engine.seed = options_.seed;
     engine.check_invariants = false;
+    engine.row_math = &row_math_for(loaded.kernels->isa);
     const int64_t blocks_each = (engine.max_model_len + options_.block_size - 1) / options_.block_size;
     const int64_t wanted = (blocks_each + 1) * std::min(options_.max_num_seqs, options_.num_prompts);
     const WorkspaceLimits limits = {
         .max_tokens = options_.max_num_batched_tokens,
         .max_positions = std::min(engine.max_model_len, loaded.config.max_position_embeddings),
-        .num_threads = loaded.num_threads};
+        .num_threads = loaded.num_threads,
+        .kv_dtype = loaded.kv_dtype};
     const auto logits_bytes = static_cast<uint64_t>(options_.max_num_seqs * loaded.config.vocab_size) * sizeof(float);
     engine.num_blocks = std::min(wanted, blocks_that_fit(loaded, limits, options_.block_size, logits_bytes));
     if (engine.num_blocks < blocks_each) {

@@ -15,6 +15,9 @@ class Option;
 
 namespace hadal {
 
+// Of --kv-cache-dtype.
+inline constexpr const char* kKvCacheDTypeHelp = "auto or bfloat16; fp8 or fp8_e4m3 (E4M3, scale 1): half the bytes";
+
 // Prints "hadal: <message>" and returns the exit code that fits.
 int report_bench_error(const Error& error);
 

@@ -29,6 +29,7 @@ void add_bench_engine(CLI::App& bench) {
   command->add_option("--steps", g_options.num_steps, "Steps to time")->capture_default_str();
   add_list_option(*command, "--queued", g_options.queue_lengths, "Requests that wait meanwhile");
   command->add_option("--vocab", g_options.vocab_size, "Logits of a row")->capture_default_str();
+  command->add_option("--isa", g_options.isa, "Instruction set of the sampler")->capture_default_str();
   command->add_option("--json", g_json, "Write the results to this file");
   command->footer("Example:\n  hadal bench engine --sequences 32");
 }

@@ -52,6 +52,7 @@ void add_bench_latency(CLI::App& bench) {
   command->add_option("--threads", options.model.num_threads, "Threads; 0: one per physical core")
       ->capture_default_str();
   command->add_option("--isa", options.model.isa, "Kernels")->capture_default_str();
+  command->add_option("--kv-cache-dtype", options.model.kv_cache_dtype, kKvCacheDTypeHelp)->capture_default_str();
   command->add_option("--max-num-batched-tokens", options.max_num_batched_tokens, "Longest chunk of a prompt")
       ->capture_default_str();
   command->add_option("--ceiling-seconds", options.ceiling_seconds, "How long to measure the machine first")

@@ -39,6 +39,7 @@ void add_bench_throughput(CLI::App& bench) {
   add("--block-size", o.block_size, "Tokens of a cache block");
   command->add_option("--threads", o.model.num_threads, "Threads; 0: one per physical core")->capture_default_str();
   command->add_option("--isa", o.model.isa, "Kernels")->capture_default_str();
+  command->add_option("--kv-cache-dtype", o.model.kv_cache_dtype, kKvCacheDTypeHelp)->capture_default_str();
   command->add_option("--seed", o.seed, "Of the prompts")->capture_default_str();
   command->add_option("--json", g_json, "Write the results to this file");
   command->footer("Example:\n  hadal bench throughput --model models/nano --num-prompts 64");

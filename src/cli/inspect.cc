@@ -36,7 +36,7 @@ Report inspect_folder(const InspectOptions& options, const KernelTable& kernels)
   report.problems = report.model.problems;
   report.folder =
       open_serving_text_collecting(options.model, "", report.model.hf, report.model.config, report.problems);
-  if (report.model.config) report.kv_bytes_per_token = kv_bytes_per_token(*report.model.config, kernels);
+  if (report.model.config) report.kv_bytes_per_token = kv_bytes_per_token(*report.model.config, kernels.act_dtype);
   return report;
 }
 

@@ -19,22 +19,22 @@ Expected<const KernelTable*> choose_kernels(const ServeOptions& options) {
   return &kernels_for(Isa::kReference);
 }
 
-MemoryRequest memory_request(const ServeOptions& options, const ModelInspection& model, const KernelTable& kernels,
-                             int64_t max_model_len, int num_threads) {
-  const ModelConfig& config = *model.config;
+MemoryRequest memory_request(const ServeOptions& options, const ModelInspection& model, const OpenedModel& opened) {
+  const ModelConfig& config = opened.config;
   MemoryRequest request;
   const uint64_t available = available_memory_bytes().value_or(0);
   request.limit_bytes = static_cast<uint64_t>(static_cast<double>(available) * options.memory_utilization);
   request.weight_bytes = model.weight_memory_bytes;
-  request.workspace_bytes =
-      workspace_bytes(
-          config, kernels,
-          {.max_tokens = options.max_num_batched_tokens, .max_positions = max_model_len, .num_threads = num_threads}) +
-      static_cast<uint64_t>(options.max_num_seqs * config.vocab_size) * sizeof(float);
-  request.kv_bytes_per_token = kv_bytes_per_token(config, kernels);
+  request.workspace_bytes = workspace_bytes(config, *opened.kernels,
+                                            {.max_tokens = options.max_num_batched_tokens,
+                                             .max_positions = opened.max_model_len,
+                                             .num_threads = opened.num_threads,
+                                             .kv_dtype = opened.kv_dtype}) +
+                            static_cast<uint64_t>(options.max_num_seqs * config.vocab_size) * sizeof(float);
+  request.kv_bytes_per_token = kv_bytes_per_token(config, opened.kv_dtype);
   request.block_size = options.block_size;
   request.num_blocks = options.num_blocks;
-  request.max_model_len = max_model_len;
+  request.max_model_len = opened.max_model_len;
   request.max_num_seqs = options.max_num_seqs;
   return request;
 }
@@ -61,6 +61,7 @@ Status first_problem(const std::vector<Error>& problems, const std::string& mode
 Expected<OpenedModel> open_model(const ServeOptions& options) {
   OpenedModel opened;
   HADAL_ASSIGN_OR_RETURN(opened.kernels, choose_kernels(options));
+  HADAL_ASSIGN_OR_RETURN(opened.kv_dtype, select_kv_dtype(options.kv_cache_dtype, *opened.kernels));
   HADAL_RETURN_IF_ERROR(check_is_model_folder(options.model));
   ModelInspection model = inspect_model(options.model, *opened.kernels);
   std::vector<Error> problems = std::move(model.problems);
@@ -69,7 +70,7 @@ Expected<OpenedModel> open_model(const ServeOptions& options) {
   opened.config = *model.config;
   HADAL_ASSIGN_OR_RETURN(opened.max_model_len, choose_max_model_len(options, opened.config));
   opened.num_threads = apply_tuning(*opened.kernels, options.num_threads);
-  opened.memory_request = memory_request(options, model, *opened.kernels, opened.max_model_len, opened.num_threads);
+  opened.memory_request = memory_request(options, model, opened);
   auto memory = plan_memory(opened.memory_request);
   if (!memory) return forward_error(std::move(memory), options.model);
   opened.memory = *memory;

@@ -14,6 +14,7 @@ namespace hadal {
 
 struct OpenedModel {
   const KernelTable* kernels = nullptr;
+  DType kv_dtype = DType::kBF16;  // of the latent cache
   ModelConfig config;
   ServingFolder folder;
   int64_t max_model_len = 0;  // tokens

@@ -19,6 +19,7 @@
 #include "cli/serve_options.h"
 #include "cli/version.h"
 #include "engine/engine.h"
+#include "kernels/row_math.h"
 #include "model/load_model.h"
 #include "server/server.h"
 
@@ -110,19 +111,19 @@ ServerOptions server_options(const ServeOptions& options) {
   return server;
 }
 
-EngineOptions engine_options(const ServeOptions& options, const MemoryPlan& memory, int64_t max_model_len,
-                             const Tokenizer& tokenizer) {
+EngineOptions engine_options(const ServeOptions& options, const OpenedModel& opened, const Tokenizer& tokenizer) {
   EngineOptions engine;
-  engine.max_model_len = max_model_len;
+  engine.max_model_len = opened.max_model_len;
   engine.max_num_seqs = options.max_num_seqs;
   engine.max_num_batched_tokens = options.max_num_batched_tokens;
   engine.block_size = options.block_size;
-  engine.num_blocks = memory.num_blocks;
+  engine.num_blocks = opened.memory.num_blocks;
   engine.max_queued_requests = options.max_queued_requests;
   engine.enable_prefix_caching = options.enable_prefix_caching;
   engine.prefix_cache_generated = options.prefix_cache_generated;
   engine.seed = options.seed;
   engine.num_valid_tokens = tokenizer.vocab_size();
+  engine.row_math = &row_math_for(opened.kernels->isa);
   return engine;
 }
 
@@ -131,9 +132,12 @@ void say_what_was_found(const ServeOptions& options, const OpenedModel& opened) 
   say("model      {} ({} layers, hidden {}, {} heads, {} experts top-{}, vocabulary {})", options.model,
       config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.router.n_routed_experts,
       config.router.num_experts_per_tok, config.vocab_size);
-  say("numerics   {}: weights {}, activations and KV cache {}, sums FP32", options.numerics,
-      config.fp8_weights ? "FP8 block codes as stored" : "BF16",
-      opened.kernels->act_dtype == DType::kF32 ? "FP32" : "BF16");
+  const auto name_of = [](DType dtype) {
+    return dtype == DType::kF8E4M3 ? "FP8 E4M3" : dtype == DType::kF32 ? "FP32" : "BF16";
+  };
+  say("numerics   {}: weights {}, activations {}, KV cache {}, sums FP32", options.numerics,
+      config.fp8_weights ? "FP8 block codes as stored" : "BF16", name_of(opened.kernels->act_dtype),
+      name_of(opened.kv_dtype));
   if (!config.defaulted.empty()) say("defaulted  {}", fmt::join(config.defaulted, ", "));
   say("memory     {}", describe_memory(opened.memory_request, opened.memory));
   say("capacity   {:.2f}x requests of {} tokens; {} sequences and {} tokens a step", opened.memory.max_concurrency,
@@ -166,6 +170,7 @@ Expected<std::unique_ptr<ForwardModel>> load_model(const ServeOptions& options, 
   ProgressBar bar("loading", "B");
   LoadOptions load;
   load.kernels = opened.kernels;
+  load.kv_dtype = opened.kv_dtype;
   load.num_threads = opened.num_threads;
   load.pin_threads = true;
   load.progress = [&](uint64_t done_bytes, uint64_t total_bytes) {
@@ -184,7 +189,7 @@ Expected<bool> start_serving(const ServeOptions& options, Server& server) {
   HADAL_ASSIGN_OR_RETURN(
       std::unique_ptr<Engine> engine,
       make_engine(std::move(model),
-                  engine_options(options, opened.memory, opened.max_model_len, *opened.folder.tokenizer),
+                  engine_options(options, opened, *opened.folder.tokenizer),
                   server.step_observer()));
   const bool has_chat_template = opened.folder.chat_template.has_value();
   ServingContext context;
@@ -193,6 +198,7 @@ Expected<bool> start_serving(const ServeOptions& options, Server& server) {
   context.facts.max_model_len = opened.max_model_len;
   context.facts.eos_token_ids = opened.folder.eos_token_ids;
   context.facts.defaults = sampling_defaults(options, opened.folder.generation);
+  context.facts.cache_dtype = options.kv_cache_dtype;
   context.facts.block_size = options.block_size;
   context.facts.num_blocks = opened.memory.num_blocks;
   context.facts.enable_prefix_caching = options.enable_prefix_caching;

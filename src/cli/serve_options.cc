@@ -58,7 +58,10 @@ void add_machine_options(CLI::App& command, ServeOptions& options) {
   command.add_option("--numerics", options.numerics, "bf16 (W8A16), or reference (FP32, slow, for checks)")
       ->capture_default_str();
   command.add_option("--dtype", options.dtype, "auto or bfloat16")->capture_default_str();
-  command.add_option("--kv-cache-dtype", options.kv_cache_dtype, "auto or bfloat16")->capture_default_str();
+  command
+      .add_option("--kv-cache-dtype", options.kv_cache_dtype,
+                  "auto or bfloat16; fp8 or fp8_e4m3: half the memory, keys and values rounded to E4M3, scale 1")
+      ->capture_default_str();
   command.add_option("--tensor-parallel-size", options.tensor_parallel_size, "Ranks; this build runs 1, on all cores")
       ->capture_default_str();
   command.add_option("--threads", options.num_threads, "Compute threads; 0: one per usable core")
@@ -102,8 +105,6 @@ Status check_serve_options(const ServeOptions& options) {
                                       "FP8 activations come with the Gaudi profiles."));
   HADAL_RETURN_IF_ERROR(expect_one_of("--dtype", options.dtype, {"auto", "bfloat16"},
                                       "FP8 weights are kept as they are stored; activations are BF16."));
-  HADAL_RETURN_IF_ERROR(expect_one_of("--kv-cache-dtype", options.kv_cache_dtype, {"auto", "bfloat16"},
-                                      "Leave the flag out for a BF16 cache."));
   if (options.tensor_parallel_size != 1) {
     return make_error(ErrorCode::kUnsupported,
                       "--tensor-parallel-size {}: this build runs one rank, which uses all cores of the machine. "

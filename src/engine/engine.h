@@ -13,6 +13,7 @@
 
 #include "base/status.h"
 #include "engine/request.h"
+#include "kernels/row_math.h"
 #include "model/forward_model.h"
 
 namespace hadal {
@@ -32,6 +33,9 @@ struct EngineOptions {
   int64_t num_valid_tokens = 0;          // ids at or above are never sampled (rows without a token); 0: all are valid
   std::vector<int32_t> eos_token_ids;    // stop a request unless it says ignore_eos; forbidden until min_tokens
   int64_t max_prompt_logprob_rows = 64;  // prompt positions whose logits one step holds; bounds the logits buffer
+  // What the sampler computes with: that of the model's kernels, so that one choice fixes a request's tokens. Null: the
+  // fastest here. Must outlive the engine.
+  const RowMath* row_math = nullptr;
 #ifdef NDEBUG
   bool check_invariants = false;  // after every step; a violation stops the program
 #else

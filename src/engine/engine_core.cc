@@ -31,7 +31,8 @@ EngineCore::EngineCore(std::unique_ptr<ForwardModel> model, const EngineOptions&
       end_observer_(std::move(end_observer)),
       blocks_(options.num_blocks, options.block_size, options.enable_prefix_caching),
       planner_(options_, blocks_, queues_),
-      sampler_(model_->vocab_size(), options.num_valid_tokens) {}
+      sampler_(model_->vocab_size(), options.num_valid_tokens,
+               options.row_math != nullptr ? *options.row_math : fastest_row_math()) {}
 
 void EngineCore::add(Request request, OutputSink sink, std::chrono::steady_clock::time_point submitted) {
   auto sequence = std::make_unique<Sequence>();

@@ -2,16 +2,16 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <limits>
 
 namespace hadal {
 namespace {
 
-// The compilers' own vectors: every target has four lanes, and no sum depends on what an optimiser may do.
+// Inside a block: the compilers' own vectors, since every target has four lanes.
 using F4 = float __attribute__((vector_size(16)));
 using I4 = int32_t __attribute__((vector_size(16)));
-constexpr int64_t kLanes = 4;
-constexpr int64_t kGroup = 16;  // elements handled between two branches
+constexpr int32_t kGroup = 16;  // elements looked at between two branches
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
@@ -21,172 +21,162 @@ inline F4 load(const float* from) {
   return value;
 }
 inline F4 splat(float value) { return F4{value, value, value, value}; }
-inline F4 select(I4 mask, F4 a, F4 b) { return (F4)((mask & (I4)a) | (~mask & (I4)b)); }
 inline bool any(I4 mask) {
   uint64_t halves[2];
   std::memcpy(halves, &mask, sizeof halves);
   return (halves[0] | halves[1]) != 0;
 }
 
-// exp(z) for z in [kSmallestExponent, 0]; 0 below. Taylor series to degree 7 on [-ln2/2, ln2/2] after z = n ln2 + f.
-inline F4 exp_nonpositive(F4 z) {
-  constexpr float kSmallestExponent = -87;       // exp of it is still a normal float
-  constexpr float kRoundingShift = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-  const I4 in_range = z > splat(kSmallestExponent);
-  const F4 clamped = select(in_range, z, splat(kSmallestExponent));
-  const F4 shifted = clamped * splat(1.44269504f) + splat(kRoundingShift);
-  const I4 n = (I4)shifted - (I4)splat(kRoundingShift);
-  const F4 n_float = shifted - splat(kRoundingShift);
-  const F4 f = (clamped - n_float * splat(0.693359375f)) + n_float * splat(2.12194440e-4f);  // ln2 in two parts
-  F4 sum = splat(1.0f / 5040);
-  for (const float coefficient : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) {
-    sum = sum * f + splat(coefficient);
-  }
-  return (F4)(((I4)sum + (n << 23)) & in_range);
-}
-
-// A whole block; probs may be null.
-double exp_block(const float* logits, float max, float scale, float* probs) {
-  F4 sums[kGroup / kLanes] = {};
-  for (int64_t i = 0; i < kExpBlock; i += kGroup) {
-    for (int64_t part = 0; part < kGroup / kLanes; ++part) {
-      const int64_t at = i + part * kLanes;
-      const F4 value = exp_nonpositive((load(logits + at) - splat(max)) * splat(scale));
-      if (probs) std::memcpy(probs + at, &value, sizeof value);
-      sums[part] += value;
-    }
-  }
-  double total = 0;
-  for (const F4& sum : sums) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) total += sum[lane];
-  }
-  return total;
-}
-
-// Calls visit(i) for each i >= begin, ascending, whose value matches; skips whole groups in which none does.
-// matches(F4) gives a mask and matches_one(float) its scalar twin; both may change between calls of visit.
-template <typename Matches, typename MatchesOne, typename Visit>
-inline void visit_matching(std::span<const float> values, int64_t begin, Matches matches, MatchesOne matches_one,
-                           Visit visit) {
-  const int64_t size = static_cast<int64_t>(values.size());
-  for (int64_t i = begin; i < size; i += kGroup) {
-    const float* group = values.data() + i;
-    if (i + kGroup <= size &&
-        !any(matches(load(group)) | matches(load(group + 4)) | matches(load(group + 8)) | matches(load(group + 12)))) {
+// Appends the values >= threshold of one block; ids count from `first_id`. Skips whole groups in which there is none
+// and goes through the others without branches, which nobody could predict.
+void append_at_least(std::span<const float> block, int32_t first_id, float threshold, std::vector<Candidate>& out) {
+  const auto size = static_cast<int32_t>(block.size());
+  const F4 bound = splat(threshold);
+  Candidate found[kLogitBlock];
+  int64_t num_found = 0;
+  for (int32_t i = 0; i < size; i += kGroup) {
+    const float* group = block.data() + i;
+    if (i + kGroup <= size && !any((load(group) >= bound) | (load(group + 4) >= bound) | (load(group + 8) >= bound) |
+                                   (load(group + 12) >= bound))) {
       continue;
     }
-    for (int64_t j = i; j < std::min(i + kGroup, size); ++j) {
-      if (matches_one(values[j])) visit(j);
+    for (int32_t j = i; j < std::min(i + kGroup, size); ++j) {
+      found[num_found] = {block[j], first_id + j};
+      num_found += block[j] >= threshold;
     }
   }
+  out.insert(out.end(), found, found + num_found);
+}
+
+// How many values are > bound, or >= bound.
+template <bool kOrEqual>
+inline int64_t count_above(std::span<const float> values, float bound) {
+  const int64_t size = static_cast<int64_t>(values.size());
+  I4 counts = {};
+  int64_t i = 0;
+  for (; i + 4 <= size; i += 4) {
+    const F4 four = load(values.data() + i);
+    counts -= kOrEqual ? four >= splat(bound) : four > splat(bound);  // true is -1
+  }
+  int64_t count = int64_t{counts[0]} + counts[1] + counts[2] + counts[3];
+  for (; i < size; ++i) count += kOrEqual ? values[i] >= bound : values[i] > bound;
+  return count;
 }
 
 }  // namespace
 
-LogitScan scan_logits(std::span<const float> logits) {
-  constexpr float kLargest = std::numeric_limits<float>::max();
-  const int64_t size = static_cast<int64_t>(logits.size());
-  F4 best[kGroup / kLanes];
-  I4 num_good[kGroup / kLanes];
-  std::fill(std::begin(best), std::end(best), splat(-kInfinity));
-  std::fill(std::begin(num_good), std::end(num_good), I4{-1, -1, -1, -1});
-  int64_t i = 0;
-  for (; i + kGroup <= size; i += kGroup) {
-    for (int64_t part = 0; part < kGroup / kLanes; ++part) {
-      const F4 value = load(logits.data() + i + part * kLanes);
-      best[part] = select(value > best[part], value, best[part]);
-      num_good[part] &= value <= splat(kLargest);
-    }
+bool LogitBlocks::scan(std::span<const float> row, float exp_scale) {
+  row_ = row;
+  exp_scale_ = exp_scale;
+  max_ = -kInfinity;
+  maxima_.resize((row.size() + kLogitBlock - 1) / kLogitBlock);
+  if (row.empty()) return true;
+  if (exp_scale > 0) {
+    sums_.resize(maxima_.size());
+    if (!math_->block_softmax(row.data(), size(), exp_scale, maxima_.data(), sums_.data())) return false;
+  } else if (!math_->block_maxima(row.data(), size(), maxima_.data())) {
+    return false;
   }
-  LogitScan scan{.max = -kInfinity};
-  for (int64_t part = 0; part < kGroup / kLanes; ++part) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) scan.max = std::max(scan.max, best[part][lane]);
-    scan.is_valid = scan.is_valid && !any(~num_good[part]);
-  }
-  for (; i < size; ++i) {
-    scan.max = std::max(scan.max, logits[i]);
-    scan.is_valid = scan.is_valid && logits[i] <= kLargest;
-  }
-  return scan;
+  max_ = *std::max_element(maxima_.begin(), maxima_.end());
+  return true;
 }
 
-int32_t first_index_of(std::span<const float> logits, float max) {
-  int64_t first = -1;
-  const int64_t size = static_cast<int64_t>(logits.size());
-  for (int64_t i = 0; i < size && first < 0; i += kExpBlock) {
-    visit_matching(
-        logits.first(std::min(i + kExpBlock, size)), i, [&](F4 values) { return values == splat(max); },
-        [&](float value) { return value == max; }, [&](int64_t id) { first = first < 0 ? id : first; });
-  }
-  return static_cast<int32_t>(first);
+std::span<const float> LogitBlocks::block(int64_t idx) const {
+  const int64_t begin = idx * kLogitBlock;
+  return row_.subspan(begin, std::min(kLogitBlock, size() - begin));
 }
 
-int32_t count_better(std::span<const float> logits, const Candidate& token) {
-  int32_t count = 0;
-  visit_matching(
-      logits, 0, [&](F4 values) { return values >= splat(token.value); },
-      [&](float value) { return value >= token.value; },
-      [&](int64_t id) { count += logits[id] > token.value || id < token.token_id; });
-  return count;
+int32_t LogitBlocks::first_of_max() const {
+  const int64_t idx = std::find(maxima_.begin(), maxima_.end(), max_) - maxima_.begin();
+  const auto values = block(idx);
+  return static_cast<int32_t>(idx * kLogitBlock + (std::find(values.begin(), values.end(), max_) - values.begin()));
 }
 
-double exp_pass(std::span<const float> logits, float max, float scale, float* probs, std::vector<double>* block_sums) {
-  const int64_t size = static_cast<int64_t>(logits.size());
-  if (block_sums) block_sums->clear();
+double LogitBlocks::exp_sum(float max) {
+  factors_.resize(maxima_.size());
+  weights_.resize(maxima_.size());
+  math_->exp_row(maxima_.data(), num_blocks(), max, exp_scale_, factors_.data());
   double total = 0;
-  for (int64_t begin = 0; begin < size; begin += kExpBlock) {
-    const int64_t count = std::min(kExpBlock, size - begin);
-    const float* from = logits.data() + begin;
-    double sum;
-    if (count == kExpBlock) {
-      sum = exp_block(from, max, scale, probs ? probs + begin : nullptr);
-    } else {
-      float padded[kExpBlock];
-      std::fill(std::copy_n(from, count, padded), std::end(padded), -kInfinity);
-      sum = exp_block(padded, max, scale, padded);
-      if (probs) std::copy_n(padded, count, probs + begin);
-    }
-    if (block_sums) block_sums->push_back(sum);
-    total += sum;
+  for (int64_t idx = 0; idx < num_blocks(); ++idx) {
+    weights_[idx] = double{sums_[idx]} * factors_[idx];
+    total += weights_[idx];
   }
   return total;
 }
 
-void select_top(std::span<const float> logits, int64_t k, std::vector<Candidate>& out) {
-  // Beyond this a heap costs more than selecting from a copy of everything.
-  constexpr int64_t kMaxHeap = 2048;
-  const int64_t size = static_cast<int64_t>(logits.size());
-  k = std::min(k, size);
+int32_t LogitBlocks::draw(double noise) {
+  const double target = noise * exp_sum(max_);
+  double sum = 0;
+  int64_t idx = 0;
+  for (; idx + 1 < num_blocks() && sum + weights_[idx] <= target; ++idx) sum += weights_[idx];
+  int64_t last = -1;
+  // Rounding may leave nothing in that block beyond the target: then the next token with any probability is it.
+  for (; idx < num_blocks(); ++idx) {
+    const auto values = block(idx);
+    float probs[kLogitBlock];
+    math_->exp_row(values.data(), static_cast<int64_t>(values.size()), max_, exp_scale_, probs);
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (probs[i] <= 0) continue;
+      sum += probs[i];
+      last = idx * kLogitBlock + static_cast<int64_t>(i);
+      if (sum > target) return static_cast<int32_t>(last);
+    }
+  }
+  return last >= 0 ? static_cast<int32_t>(last) : first_of_max();
+}
+
+int64_t LogitBlocks::count_better(const Candidate& token) const {
+  int64_t count = 0;
+  for (int64_t idx = 0; idx < num_blocks(); ++idx) {
+    if (maxima_[idx] < token.value) continue;
+    const auto values = block(idx);
+    // Those of lower id, which win ties, then the others.
+    const auto num_lower =
+        std::clamp(token.token_id - idx * kLogitBlock, int64_t{0}, static_cast<int64_t>(values.size()));
+    count += count_above<true>(values.first(num_lower), token.value);
+    count += count_above<false>(values.subspan(num_lower), token.value);
+  }
+  return count;
+}
+
+void LogitBlocks::select_at_least(float threshold, std::vector<Candidate>& out) const {
   out.clear();
-  if (k <= 0) return;
-  const int64_t num_copied = k <= kMaxHeap ? k : size;
-  for (int64_t i = 0; i < num_copied; ++i) out.push_back({logits[i], static_cast<int32_t>(i)});
-  if (k > kMaxHeap) {
+  for (int64_t idx = 0; idx < num_blocks(); ++idx) {
+    if (maxima_[idx] < threshold) continue;
+    append_at_least(block(idx), static_cast<int32_t>(idx * kLogitBlock), threshold, out);
+  }
+}
+
+void LogitBlocks::select_top(int64_t k, std::vector<Candidate>& out) {
+  constexpr float kLowest = std::numeric_limits<float>::lowest();
+  out.clear();
+  if (k <= 0 || size() == 0) return;
+  // At least k logits reach the k-th largest maximum of blocks. With fewer blocks than that the smallest maximum is a
+  // good guess, since a block holds many more logits than its maximum.
+  factors_.assign(maxima_.begin(), maxima_.end());
+  const auto kth = factors_.begin() + (std::min(k, num_blocks()) - 1);
+  std::nth_element(factors_.begin(), kth, factors_.end(), std::greater<>());
+  const float threshold = std::max(*kth, kLowest);
+  select_at_least(threshold, out);
+  if (static_cast<int64_t>(out.size()) < k && threshold > kLowest) select_at_least(kLowest, out);
+  if (k < static_cast<int64_t>(out.size())) {
     std::nth_element(out.begin(), out.begin() + (k - 1), out.end(), ranks_before);
     out.resize(k);
-  } else {
-    // A heap whose front is the worst of the best so far. Ids ascend, so an equal value later never displaces it.
-    std::make_heap(out.begin(), out.end(), ranks_before);
-    float worst = out.front().value;
-    visit_matching(
-        logits, k, [&](F4 values) { return values > splat(worst); }, [&](float value) { return value > worst; },
-        [&](int64_t id) {
-          std::pop_heap(out.begin(), out.end(), ranks_before);
-          out.back() = {logits[id], static_cast<int32_t>(id)};
-          std::push_heap(out.begin(), out.end(), ranks_before);
-          worst = out.front().value;
-        });
   }
   std::sort(out.begin(), out.end(), ranks_before);
 }
 
-void select_at_least(std::span<const float> values, float threshold, std::vector<Candidate>& out) {
-  out.clear();
-  visit_matching(
-      values, 0, [&](F4 four) { return four >= splat(threshold); }, [&](float value) { return value >= threshold; },
-      [&](int64_t id) {
-        out.push_back({values[id], static_cast<int32_t>(id)});
-      });
+double weigh_candidates(const RowMath& math, float max, float scale, std::vector<Candidate>& candidates,
+                        std::vector<float>& scratch) {
+  scratch.resize(candidates.size());
+  for (size_t i = 0; i < candidates.size(); ++i) scratch[i] = candidates[i].value;
+  math.exp_row(scratch.data(), static_cast<int64_t>(scratch.size()), max, scale, scratch.data());
+  double sum = 0;
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    candidates[i].value = scratch[i];
+    sum += scratch[i];
+  }
+  return sum;
 }
 
 void keep_nucleus(std::vector<Candidate>& candidates, double mass, std::vector<Candidate>& scratch) {

@@ -1,10 +1,13 @@
-// Passes over one row of logits. Each sums and compares in an order fixed by the code, so a row gives the same bits
-// whatever runs beside it. Single-threaded, four lanes wide on every processor.
+// What the sampler does to one row of logits: one pass by blocks (kernels/row_math.h) reads all of it, everything
+// after it looks only into blocks whose maximum says that something is there. Each sum has an order fixed by the row's
+// length, so a row gives the same bits whatever runs beside it.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <vector>
+
+#include "kernels/row_math.h"
 
 namespace hadal {
 
@@ -18,30 +21,51 @@ inline bool ranks_before(const Candidate& a, const Candidate& b) {
   return a.value != b.value ? a.value > b.value : a.token_id < b.token_id;
 }
 
-struct LogitScan {
-  float max = 0;         // -infinity when all are
-  bool is_valid = true;  // false: some value is NaN or +infinity
+// A row and the maxima and sums of its blocks. Single-owner. Views the row: it must stay as scanned while anything
+// below is called. No allocation once warm.
+class LogitBlocks {
+ public:
+  explicit LogitBlocks(const RowMath& math) : math_(&math) {}
+
+  // Reads the row, which may be empty. Returns whether every value is finite or -infinity; nothing else may be called
+  // when not. exp_scale > 0: the exponentials below are of the logits times it; 0: there are none.
+  bool scan(std::span<const float> row, float exp_scale);
+
+  float exp_scale() const { return exp_scale_; }
+  float max() const { return max_; }  // -infinity when all are
+  int32_t first_of_max() const;       // its lowest id; requires a row that is not empty
+  int64_t size() const { return static_cast<int64_t>(row_.size()); }
+
+  // Sum of exp((logit - max) * exp_scale). Requires max finite and >= max(), and exponentials.
+  double exp_sum(float max);
+  // The inverse of the cumulative distribution that exponentials define, at `noise` in [0, 1). A token of probability
+  // zero is never drawn. Requires max() finite, and exponentials.
+  int32_t draw(double noise);
+
+  // How many logits rank before `token`: greater ones, and equal ones of lower id.
+  int64_t count_better(const Candidate& token) const;
+  // All logits >= threshold, ids ascending. out: replaced.
+  void select_at_least(float threshold, std::vector<Candidate>& out) const;
+  // The k best above -infinity (or as many as there are), best first. out: replaced.
+  void select_top(int64_t k, std::vector<Candidate>& out);
+
+ private:
+  int64_t num_blocks() const { return static_cast<int64_t>(maxima_.size()); }
+  std::span<const float> block(int64_t idx) const;
+
+  const RowMath* math_;
+  std::span<const float> row_;
+  float exp_scale_ = 0;
+  float max_ = 0;
+  std::vector<float> maxima_;    // of each block
+  std::vector<float> sums_;      // of each block, relative to its maximum
+  std::vector<float> factors_;   // reused: e^(scaled block maximum less max), or ranked maxima
+  std::vector<double> weights_;  // of each block, as exp_sum() added them
 };
-LogitScan scan_logits(std::span<const float> logits);
 
-// The first index of the value `max`, which must occur.
-int32_t first_index_of(std::span<const float> logits, float max);
-
-// How many logits rank before logits[token_id]: greater ones, and equal ones of lower id.
-int32_t count_better(std::span<const float> logits, const Candidate& token);
-
-// Elements that one block sum covers.
-inline constexpr int64_t kExpBlock = 256;
-// probs[i] = exp((logits[i] - max) * scale), exactly 0 below exp(-87); relative error about 2^-22. probs may be null or
-// equal logits. block_sums, if not null: replaced by one sum for each kExpBlock elements. Returns the sum of all.
-// Requires max >= every logit, max finite, scale > 0.
-double exp_pass(std::span<const float> logits, float max, float scale, float* probs, std::vector<double>* block_sums);
-
-// The k best, best first. out: replaced. Requires no NaN. k may exceed the number of logits.
-void select_top(std::span<const float> logits, int64_t k, std::vector<Candidate>& out);
-
-// All values >= threshold, ids ascending. out: replaced.
-void select_at_least(std::span<const float> values, float threshold, std::vector<Candidate>& out);
+// Replaces the candidates' values by exp((value - max) * scale) and returns their sum. scratch: reused.
+double weigh_candidates(const RowMath& math, float max, float scale, std::vector<Candidate>& candidates,
+                        std::vector<float>& scratch);
 
 // Reduces candidates to the fewest best ones whose sum reaches `mass` (all, when none does), order kept. Linear time.
 void keep_nucleus(std::vector<Candidate>& candidates, double mass, std::vector<Candidate>& scratch);

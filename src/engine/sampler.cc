@@ -12,6 +12,10 @@ namespace {
 
 // vLLM's bound: below it a temperature means greedy.
 constexpr float kGreedyTemperature = 1e-5f;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kLowest = std::numeric_limits<float>::lowest();  // of a token that is not forbidden
+
+bool is_greedy(const SamplingParams& params) { return params.temperature < kGreedyTemperature; }
 
 tl::unexpected<Error> bad_logits() {
   return make_error(ErrorCode::kInternal, "the model gave a logit that is NaN or infinite");
@@ -19,21 +23,24 @@ tl::unexpected<Error> bad_logits() {
 
 }  // namespace
 
-Sampler::Sampler(int64_t vocab_size, int64_t num_valid_tokens)
+Sampler::Sampler(int64_t vocab_size, int64_t num_valid_tokens, const RowMath& row_math)
     : vocab_size_(vocab_size),
-      num_valid_tokens_(num_valid_tokens > 0 ? std::min(num_valid_tokens, vocab_size) : vocab_size) {}
+      num_valid_tokens_(num_valid_tokens > 0 ? std::min(num_valid_tokens, vocab_size) : vocab_size),
+      row_math_(&row_math),
+      raw_(row_math),
+      beyond_(row_math),
+      adjusted_(row_math) {}
 
 Status Sampler::sample(float* logits, const SampleContext& context, TokenOutput& out) {
   const SamplingParams& params = *context.rules.params;
-  const std::span<const float> raw(logits, vocab_size_);
-  const LogitScan raw_scan = scan_logits(raw);
-  if (!raw_scan.is_valid) return bad_logits();
+  const bool applies_rules = has_rules(context.rules);
+  const bool describes = params.num_logprobs >= 0;
+  const float scale = draw_scale(params);
+  if (!scan_raw(logits, describes ? 1 : applies_rules ? 0 : scale)) return bad_logits();
 
   std::span<float> row(logits, num_valid_tokens_);
-  LogitScan scan = raw_scan;
-  const bool applies_rules = has_rules(context.rules);
   if (applies_rules) {
-    if (params.num_logprobs >= 0) {
+    if (describes) {
       working_.assign(row.begin(), row.end());
       row = working_;
     }
@@ -43,78 +50,102 @@ Status Sampler::sample(float* logits, const SampleContext& context, TokenOutput&
       return make_error(ErrorCode::kInternal, "the token constraint failed: {}", e.what());
     }
   }
-  if (applies_rules || num_valid_tokens_ < vocab_size_) scan = scan_logits(row);
-  if (!scan.is_valid) return make_error(ErrorCode::kInvalidArgument, "penalties drove a logit out of range");
-  if (scan.max == -std::numeric_limits<float>::infinity()) {
+  const bool reuses_raw = !applies_rules && (scale == 0 || raw_.exp_scale() == scale);
+  LogitBlocks& picked_from = reuses_raw ? raw_ : adjusted_;
+  if (!reuses_raw && !adjusted_.scan(row, scale)) {
+    return make_error(ErrorCode::kInvalidArgument, "penalties drove a logit out of range");
+  }
+  if (picked_from.max() == -kInfinity) {
     return make_error(ErrorCode::kInvalidArgument, "the request's settings forbid every token");
   }
 
-  out.token_id = params.temperature < kGreedyTemperature ? first_index_of(row, scan.max) : draw(row, scan.max, context);
+  out.token_id = is_greedy(params) ? picked_from.first_of_max() : draw(picked_from, context);
   out.logprob.reset();
   out.top_logprobs.clear();
-  if (params.num_logprobs >= 0) fill_logprobs(raw, raw_scan.max, out.token_id, params.num_logprobs, out);
+  if (describes) describe_raw(logits, out.token_id, params.num_logprobs, out);
   return {};
 }
 
 Status Sampler::describe(const float* logits, int32_t token_id, int32_t num_logprobs, TokenOutput& out) {
-  const std::span<const float> raw(logits, vocab_size_);
-  const LogitScan scan = scan_logits(raw);
-  if (!scan.is_valid || scan.max == -std::numeric_limits<float>::infinity()) return bad_logits();
+  if (!scan_raw(logits, 1) || std::max(raw_.max(), beyond_.max()) == -kInfinity) return bad_logits();
   out.token_id = token_id;
   out.top_logprobs.clear();
-  fill_logprobs(raw, scan.max, token_id, num_logprobs, out);
+  describe_raw(logits, token_id, num_logprobs, out);
   return {};
 }
 
-void Sampler::fill_logprobs(std::span<const float> raw, float max, int32_t token_id, int32_t num_logprobs,
-                            TokenOutput& out) {
-  const double log_sum = std::log(exp_pass(raw, max, 1, nullptr, nullptr));
+bool Sampler::scan_raw(const float* logits, float exp_scale) {
+  const std::span<const float> all(logits, vocab_size_);
+  return raw_.scan(all.first(num_valid_tokens_), exp_scale) && beyond_.scan(all.subspan(num_valid_tokens_), exp_scale);
+}
+
+void Sampler::describe_raw(const float* logits, int32_t token_id, int32_t num_logprobs, TokenOutput& out) {
+  const float max = std::max(raw_.max(), beyond_.max());
+  const double log_sum = std::log(raw_.exp_sum(max) + beyond_.exp_sum(max));
   const auto logprob_of = [&](float logit) { return static_cast<float>((double{logit} - max) - log_sum); };
-  const std::span<const float> valid = raw.first(num_valid_tokens_);
-  const float logit = raw[token_id];
-  const int32_t num_better = count_better(valid, {logit, token_id});
+  const float logit = logits[token_id];
+  const auto num_better = static_cast<int32_t>(raw_.count_better({logit, token_id}));
   out.logprob = TokenLogprob{token_id, logprob_of(logit), num_better + 1};
 
-  select_top(valid, num_logprobs, top_);
+  raw_.select_top(num_logprobs, top_);
   for (const Candidate& best : top_) {
     const int32_t rank = static_cast<int32_t>(out.top_logprobs.size()) + 1;
     out.top_logprobs.push_back({best.token_id, logprob_of(best.value), rank});
   }
 }
 
-int32_t Sampler::draw(std::span<const float> logits, float max, const SampleContext& context) {
+// Whether min-p or top-k leave few enough candidates that the others' exponentials are not needed.
+bool Sampler::restricts(const SamplingParams& params) const {
+  return params.min_p > 0 || (params.top_k > 0 && params.top_k < num_valid_tokens_);
+}
+
+// The scale of the exponentials of a whole row that the draw needs; 0: none.
+float Sampler::draw_scale(const SamplingParams& params) const {
+  return is_greedy(params) || restricts(params) ? 0 : 1 / params.temperature;
+}
+
+int32_t Sampler::draw(LogitBlocks& row, const SampleContext& context) {
   const SamplingParams& params = *context.rules.params;
   const double noise = sampling_noise(context.seed, context.sample_idx, context.position);
-  if (!gather_candidates(logits, max, params)) return draw_from_all(noise);
+  if (restricts(params)) {
+    gather_restricted(row, params);
+  } else if (params.top_p < 1) {
+    gather_likely(row, params);
+  } else {
+    return row.draw(noise);
+  }
   if (params.top_p < 1) keep_nucleus(candidates_, double{params.top_p} * total_, top_);
   return draw_from_candidates(noise);
 }
 
-// False: every token is a candidate, and probs_ describes them.
-bool Sampler::gather_candidates(std::span<const float> logits, float max, const SamplingParams& params) {
-  const float scale = 1 / params.temperature;
-  float threshold = -std::numeric_limits<float>::infinity();
-  if (params.min_p > 0) threshold = max + params.temperature * std::log(params.min_p);
-  if (params.top_k > 0 && params.top_k < static_cast<int64_t>(logits.size())) {
-    select_top(logits, params.top_k, top_);
-    threshold = std::max(threshold, top_.back().value);
+// What min-p and top-k leave.
+void Sampler::gather_restricted(LogitBlocks& row, const SamplingParams& params) {
+  float threshold = kLowest;
+  if (params.min_p > 0) threshold = std::max(threshold, row.max() + params.temperature * std::log(params.min_p));
+  if (params.top_k > 0 && params.top_k < row.size()) {
+    row.select_top(params.top_k, top_);
+    if (static_cast<int64_t>(top_.size()) == params.top_k) threshold = std::max(threshold, top_.back().value);
   }
-  if (threshold > -std::numeric_limits<float>::infinity()) {
-    select_at_least(logits, threshold, candidates_);
-    scratch_.clear();
-    for (const Candidate& candidate : candidates_) scratch_.push_back(candidate.value);
-    total_ = exp_pass(scratch_, max, scale, scratch_.data(), nullptr);
-    for (size_t i = 0; i < candidates_.size(); ++i) candidates_[i].value = scratch_[i];
-    return true;
+  row.select_at_least(threshold, candidates_);
+  total_ = weigh_candidates(*row_math_, row.max(), 1 / params.temperature, candidates_, scratch_);
+}
+
+// All that may be in the nucleus of the whole row: whatever lies above a threshold and together reaches its mass. The
+// first threshold leaves few tokens where a model is sure of itself; lower ones follow while the mass is not reached.
+void Sampler::gather_likely(LogitBlocks& row, const SamplingParams& params) {
+  constexpr double kFirstDepth = 8, kDeeper = 1.1;  // depth: of the threshold below the maximum, as exponents
+  total_ = row.exp_sum(row.max());
+  // All tokens below it together have less than half of the mass that top-p drops, so the nucleus ends above it; the
+  // other half leaves room for rounding.
+  const double negligible = 0.5 * (1 - double{params.top_p}) * total_ / static_cast<double>(row.size());
+  const double deepest = -std::log(negligible);
+  double mass = 0;
+  for (double depth = kFirstDepth; mass < double{params.top_p} * total_; depth *= kDeeper) {
+    const double threshold = row.max() - double{params.temperature} * std::min(depth, deepest);
+    row.select_at_least(static_cast<float>(std::max(threshold, double{kLowest})), candidates_);
+    mass = weigh_candidates(*row_math_, row.max(), row.exp_scale(), candidates_, scratch_);
+    if (depth >= deepest) return;
   }
-  probs_.resize(logits.size());
-  total_ = exp_pass(logits, max, scale, probs_.data(), &block_sums_);
-  if (params.top_p >= 1) return false;
-  // All tokens below this together have less than the mass that top-p drops: none of them can be in the nucleus. Half
-  // of it leaves room for rounding.
-  const float negligible = static_cast<float>(0.5 * (1 - double{params.top_p}) * total_ / logits.size());
-  select_at_least(probs_, negligible, candidates_);
-  return true;
 }
 
 int32_t Sampler::draw_from_candidates(double noise) const {
@@ -130,24 +161,6 @@ int32_t Sampler::draw_from_candidates(double noise) const {
     if (sum > target) return last;
   }
   return last;  // rounding left the sum just below the target
-}
-
-int32_t Sampler::draw_from_all(double noise) const {
-  const double target = noise * total_;
-  double sum = 0;
-  size_t block = 0;
-  for (; block + 1 < block_sums_.size() && sum + block_sums_[block] <= target; ++block) sum += block_sums_[block];
-  int32_t last = -1;
-  const size_t size = probs_.size();
-  // Rounding may leave nothing in that block beyond the target: then the next token with any probability is it.
-  for (size_t id = block * kExpBlock; id < size; ++id) {
-    if (probs_[id] <= 0) continue;
-    sum += probs_[id];
-    last = static_cast<int32_t>(id);
-    if (sum > target) return last;
-  }
-  if (last >= 0) return last;
-  return static_cast<int32_t>(std::max_element(probs_.begin(), probs_.end()) - probs_.begin());
 }
 
 }  // namespace hadal

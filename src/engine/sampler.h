@@ -2,8 +2,8 @@
 //
 // Order (vLLM's V1): rules of the request (logit_rules.h); greedy: the highest, lowest id among equals; else divide by
 // temperature, min-p, top-k (all ties of the k-th stay), top-p (the smallest set that reaches the mass), draw.
-// The draw is the inverse of the cumulative distribution at sampling_noise(seed, sample index, position), summed in
-// double: with equal logits a request's tokens do not depend on the batch.
+// The draw is the inverse of the cumulative distribution at sampling_noise(seed, sample index, position), summed in an
+// order fixed by the row: with equal logits and RowMath a request's tokens do not depend on the batch.
 // Log-probabilities are the log-softmax of the logits as the model gave them. Single-owner: the engine thread.
 #pragma once
 
@@ -27,33 +27,40 @@ struct SampleContext {
 
 class Sampler {
  public:
-  // Only ids below num_valid_tokens are picked or listed; the softmax runs over the whole vocabulary.
-  Sampler(int64_t vocab_size, int64_t num_valid_tokens);
+  // Only ids below num_valid_tokens are picked or listed (0: all are valid); the softmax runs over the whole
+  // vocabulary.
+  Sampler(int64_t vocab_size, int64_t num_valid_tokens, const RowMath& row_math = fastest_row_math());
 
   // logits: f32 [vocab_size], overwritten when rules apply. out: replaced.
   // Errors, with the constraint not advanced: kInternal (a logit is NaN or +infinity), kInvalidArgument (the rules
-  // forbid every token), kInternal (the constraint threw). Cost: two reads for greedy, about three for top-k; no
-  // allocation once warm, except top_logprobs.
+  // forbid every token), kInternal (the constraint threw). Cost: the row is read once, with its exponentials if the
+  // draw or log-probabilities need them; again after rules, and when the two need different ones. No allocation once
+  // warm, except top_logprobs.
   Status sample(float* logits, const SampleContext& context, TokenOutput& out);
 
   // Describes a given token: logprob, rank, the num_logprobs best. Errors: kInternal as above.
   Status describe(const float* logits, int32_t token_id, int32_t num_logprobs, TokenOutput& out);
 
  private:
-  int32_t draw(std::span<const float> logits, float max, const SampleContext& context);
-  int32_t draw_from_all(double noise) const;
+  bool scan_raw(const float* logits, float exp_scale);
+  float draw_scale(const SamplingParams& params) const;
+  int32_t draw(LogitBlocks& row, const SampleContext& context);
+  bool restricts(const SamplingParams& params) const;
+  void gather_restricted(LogitBlocks& row, const SamplingParams& params);
+  void gather_likely(LogitBlocks& row, const SamplingParams& params);
   int32_t draw_from_candidates(double noise) const;
-  bool gather_candidates(std::span<const float> logits, float max, const SamplingParams& params);
-  void fill_logprobs(std::span<const float> raw, float max, int32_t token_id, int32_t num_logprobs, TokenOutput& out);
+  void describe_raw(const float* logits, int32_t token_id, int32_t num_logprobs, TokenOutput& out);
 
   int64_t vocab_size_;
   int64_t num_valid_tokens_;
+  const RowMath* row_math_;
+  LogitBlocks raw_;             // valid tokens as the model gave them
+  LogitBlocks beyond_;          // the others
+  LogitBlocks adjusted_;        // valid tokens after rules, or with the draw's exponentials
   std::vector<float> working_;  // logits after rules, when the raw ones are still needed
   std::vector<float> scratch_;
-  std::vector<float> probs_;           // [num_valid_tokens], unnormalised
-  std::vector<double> block_sums_;     // of probs_
-  double total_ = 0;                   // of probs_, or of candidates_ before top-p
-  std::vector<Candidate> candidates_;  // value: unnormalised probability
+  std::vector<Candidate> candidates_;  // value: the logit, then its unnormalised probability
+  double total_ = 0;                   // of the probabilities that top-p is a share of
   std::vector<Candidate> top_;
 };
 

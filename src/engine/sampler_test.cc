@@ -261,6 +261,34 @@ TEST(Sampler, NucleusOfAFlatDistributionIsExact) {
   EXPECT_EQ(highest, 499);
 }
 
+TEST(Sampler, NucleusIsTheSameHoweverDeepItLies) {
+  // From a few tokens to nearly all of them, on rows whose mass lies at any depth below the maximum.
+  for (const float temperature : {0.1f, 0.6f, 1.0f, 3.0f, 50.0f}) {
+    for (const float top_p : {0.1f, 0.95f, 0.9999f}) {
+      for (const float spike : {0.0f, 15.0f}) {
+        auto logits = random_logits(3000, 12);
+        logits[1234] += spike;
+        SampleCase setup;
+        setup.params.temperature = temperature;
+        setup.params.top_p = top_p;
+        const std::vector<double> probs = oracle_distribution(logits, setup.params);
+        // Token by token along the inverse of the cumulative distribution: draws hit what the oracle says, but for
+        // those so near to an edge that rounding decides.
+        double begin = 0;
+        std::vector<double> ends;
+        for (const double p : probs) ends.push_back(begin += p);
+        for (int position = 0; position < 300; ++position) {
+          const int32_t id = sample_with(setup, logits, position)->token_id;
+          const double noise = sampling_noise(0, 0, position);
+          EXPECT_GT(probs[id], 0) << temperature << " " << top_p << " " << spike;
+          EXPECT_LE(noise, ends[id] + 1e-3) << temperature << " " << top_p << " " << spike;
+          EXPECT_GE(noise, ends[id] - probs[id] - 1e-3) << temperature << " " << top_p << " " << spike;
+        }
+      }
+    }
+  }
+}
+
 TEST(Sampler, NoiseDependsOnSeedAndPositionAlone) {
   const auto logits = random_logits(500, 3);
   SampleCase setup;

@@ -16,11 +16,18 @@ constexpr uint64_t kDirectAlignment = 4096;
 uint64_t round_down(uint64_t value) { return value / kDirectAlignment * kDirectAlignment; }
 uint64_t round_up(uint64_t value) { return round_down(value + kDirectAlignment - 1); }
 
-// True when all of it was in the page cache; never waits for the disk.
-bool read_cached(int fd, uint64_t offset, std::byte* out, size_t size_bytes) {
+// Whether (nearly) all of a file is in the page cache, from single pages all over it. Asking for more would start
+// reading it: RWF_NOWAIT does not wait, but it does read ahead.
+bool is_cached(const File& file) {
 #ifdef RWF_NOWAIT
-  const iovec target = {out, size_bytes};
-  return ::preadv2(fd, &target, 1, static_cast<off_t>(offset), RWF_NOWAIT) == static_cast<ssize_t>(size_bytes);
+  constexpr uint64_t kSamples = 16;
+  for (uint64_t i = 0; i < kSamples; ++i) {
+    std::byte byte;
+    const iovec target = {&byte, 1};
+    const uint64_t offset = file.size_bytes() / kSamples * i;
+    if (::preadv2(file.fd(), &target, 1, static_cast<off_t>(offset), RWF_NOWAIT) != 1) return false;
+  }
+  return true;
 #else
   return false;
 #endif
@@ -48,11 +55,14 @@ std::byte* ShardReader::Buffer::reserve(size_t size_bytes) {
   return memory_.data() + (round_up(address) - address);
 }
 
-ShardReader::ShardReader(const Checkpoint& checkpoint, bool direct) : checkpoint_(checkpoint) {
+ShardReader::ShardReader(const Checkpoint& checkpoint, bool direct) : checkpoint_(checkpoint), keep_cached_(!direct) {
   for (const SafetensorsFile& shard : checkpoint.shards()) {
-    direct_fds_.push_back(direct ? ::open(shard.path().c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT) : -1);
-    // Plain reads that remain are small scales and vectors: reading ahead would fetch the weights beside them.
-    if (direct_fds_.back() >= 0) ::posix_fadvise(shard.file().fd(), 0, 0, POSIX_FADV_RANDOM);
+    direct_fds_.push_back(-1);
+    if (!direct) continue;
+    // Reads of small scales stay plain: reading ahead would fetch the weights beside them.
+    ::posix_fadvise(shard.file().fd(), 0, 0, POSIX_FADV_RANDOM);
+    if (is_cached(shard.file())) continue;
+    direct_fds_.back() = ::open(shard.path().c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
   }
 }
 
@@ -70,18 +80,14 @@ Expected<std::span<const std::byte>> ShardReader::read(const Checkpoint::Entry& 
   const size_t lead = begin - aligned, capacity = round_up(lead + size_bytes);
   std::byte* out = buffer.reserve(capacity);
   const bool inside = offset_bytes <= entry.info.size_bytes() && size_bytes <= entry.info.size_bytes() - offset_bytes;
-  if (inside && direct_fd >= 0) {
-    if (read_cached(shard.file().fd(), begin, out, size_bytes)) {
-      ::posix_fadvise(shard.file().fd(), static_cast<off_t>(begin), static_cast<off_t>(size_bytes),
-                      POSIX_FADV_DONTNEED);
-      return std::span<const std::byte>(out, size_bytes);
-    }
-    if (read_direct(direct_fd, aligned, out, capacity) >= lead + size_bytes) {
-      return std::span<const std::byte>(out + lead, size_bytes);
-    }
+  if (inside && direct_fd >= 0 && read_direct(direct_fd, aligned, out, capacity) >= lead + size_bytes) {
+    return std::span<const std::byte>(out + lead, size_bytes);
   }
   // Also what reports errors: the plain read knows what is wrong with the range or the file.
   HADAL_RETURN_IF_ERROR(shard.read_range(entry.info, offset_bytes, {out, size_bytes}));
+  if (!keep_cached_) {
+    ::posix_fadvise(shard.file().fd(), static_cast<off_t>(begin), static_cast<off_t>(size_bytes), POSIX_FADV_DONTNEED);
+  }
   return std::span<const std::byte>(out, size_bytes);
 }
 

@@ -1,5 +1,5 @@
-// Reads ranges of shards as fast as the machine gives them: from the page cache what is there, the rest past it
-// (O_DIRECT), so that hundreds of gigabytes do not pass through memory twice.
+// Reads ranges of shards as fast as the machine gives them: files that are in the page cache from there, the others
+// past it (O_DIRECT), so that hundreds of gigabytes do not pass through memory twice.
 #pragma once
 
 #include <cstddef>
@@ -37,6 +37,7 @@ class ShardReader {
 
  private:
   const Checkpoint& checkpoint_;
+  const bool keep_cached_;
   std::vector<int> direct_fds_;  // of each shard; -1: plain reads
 };
 

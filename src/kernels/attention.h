@@ -15,9 +15,13 @@ namespace hadal {
 
 inline constexpr int64_t kAttentionSegment = 1024;
 
-// One layer of the cache: rows of [kv_lora_rank latent (after norm), qk_rope_head_dim key (after RoPE)] act elements.
-// Block b, slot s lies at base + b * block_stride_bytes + s * row_elements * sizeof(act). Non-owning.
+// One layer of the cache: rows of [kv_lora_rank latent (after norm), qk_rope_head_dim key (after RoPE)] elements,
+// either act or FP8 E4M3 codes with scale 1 (vLLM's, for a checkpoint without k_scale). Block b, slot s lies at base +
+// b * block_stride_bytes + s * row_bytes. Non-owning.
+//
+// FP8 rows are decoded exactly: attention over them equals, bit for bit, attention over act rows of the same values.
 struct PagedKvView {
+  DType dtype = DType::kBF16;  // the table's act dtype, or kF8E4M3
   std::byte* base = nullptr;
   int64_t block_stride_bytes = 0;
   int64_t block_size = 0;    // slots (tokens) per block
@@ -29,7 +33,8 @@ struct PagedKvView {
   }
 };
 
-// c = RMSNorm(kv[0:kv_lora_rank]) and k_pe = RoPE(kv[kv_lora_rank:]), each rounded once, into one cache row.
+// c = RMSNorm(kv[0:kv_lora_rank]) and k_pe = RoPE(kv[kv_lora_rank:]), each rounded once, into one cache row. FP8 ends
+// at +-448, infinities included; NaN stays NaN.
 struct WriteLatentArgs {
   const float* kv = nullptr;      // [kv_lora_rank + qk_rope_head_dim], output of kv_a_proj_with_mqa
   const float* weight = nullptr;  // [kv_lora_rank] kv_a_layernorm
@@ -37,7 +42,8 @@ struct WriteLatentArgs {
   int64_t kv_lora_rank = 0, qk_rope_head_dim = 0;
   const float* cos = nullptr;  // [qk_rope_head_dim / 2]
   const float* sin = nullptr;
-  void* row = nullptr;  // act [kv_lora_rank + qk_rope_head_dim]
+  DType row_dtype = DType::kBF16;  // as PagedKvView::dtype
+  void* row = nullptr;             // [kv_lora_rank + qk_rope_head_dim]
 };
 
 constexpr int64_t num_attention_segments(int64_t num_positions) {

@@ -1,7 +1,9 @@
 // Both attention forms of every table: against the reference, needles that pin the paging and the mask down to one
-// position, and bit-equality across cuts of heads and queries and whatever lies in cache slots that are not visible.
+// position, and bit-equality across cuts of heads and queries, whatever lies in cache slots that are not visible, and
+// dtypes of the cache that hold the same values.
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "kernels/kernel_test_support.h"
 
@@ -14,36 +16,49 @@ struct Dims {
 
 constexpr int64_t kBlockSize = 16;
 
-// A cache of one sequence with shuffled blocks; every slot that was never written holds `garbage`.
+// What unseen cache slots hold, and the dtype of the cache: the table's act dtype where not given.
+struct CacheKind {
+  float garbage = kNaN;
+  std::optional<DType> dtype;
+};
+
+// A cache of one sequence with shuffled blocks; every slot that was never written holds garbage.
 class TestCache {
  public:
-  TestCache(DType act, const std::vector<float>& rows, int64_t num_positions, int64_t row_elements, float garbage) {
+  TestCache(DType act, const std::vector<float>& rows, int64_t num_positions, int64_t row_elements,
+            const CacheKind& kind) {
+    const DType dtype = kind.dtype.value_or(act);
     const int64_t blocks = (num_positions + kBlockSize - 1) / kBlockSize;
     table_.resize(blocks);
     std::iota(table_.begin(), table_.end(), 1);  // block 0 stays garbage
     std::shuffle(table_.begin(), table_.end(), Random(99));
-    const int64_t element_bytes = static_cast<int64_t>(dtype_size_bytes(act));
+    const int64_t element_bytes = static_cast<int64_t>(dtype_size_bytes(dtype));
     bytes_.resize((blocks + 2) * kBlockSize * row_elements * element_bytes);
-    view_ = {.base = bytes_.data(),
+    view_ = {.dtype = dtype,
+             .base = bytes_.data(),
              .block_stride_bytes = kBlockSize * row_elements * element_bytes,
              .block_size = kBlockSize,
              .row_elements = row_elements,
              .row_bytes = row_elements * element_bytes};
-    const std::vector<float> noise(row_elements, garbage);
+    const std::vector<float> noise(row_elements, kind.garbage);
     for (int64_t row = 0; row < (blocks + 2) * kBlockSize; ++row) {
-      store(act, bytes_.data() + row * view_.row_bytes, noise.data());
+      store(bytes_.data() + row * view_.row_bytes, noise.data());
     }
     for (int64_t t = 0; t < num_positions; ++t) {
-      store(act, view_.row(table_.data(), t), rows.data() + t * row_elements);
+      store(view_.row(table_.data(), t), rows.data() + t * row_elements);
     }
   }
   const PagedKvView& view() const { return view_; }
   const int32_t* table() const { return table_.data(); }
 
  private:
-  void store(DType act, std::byte* to, const float* values) {
+  void store(std::byte* to, const float* values) {
+    if (view_.dtype == DType::kF8E4M3) {
+      for (int64_t i = 0; i < view_.row_elements; ++i) to[i] = std::byte{f32_to_e4m3(values[i])};
+      return;
+    }
     const ActBuffer act_values({values, values + view_.row_elements}, 1, view_.row_elements, view_.row_elements);
-    std::memcpy(to, act_values.in(act), view_.row_bytes);
+    std::memcpy(to, act_values.in(view_.dtype), view_.row_bytes);
   }
 
   std::vector<std::byte> bytes_;
@@ -54,14 +69,14 @@ class TestCache {
 std::vector<float> run_absorbed(const KernelTable& table, const Dims& d, const std::vector<float>& q_latent,
                                 const std::vector<float>& q_rope, int64_t head_begin, int64_t head_end,
                                 const std::vector<float>& rows, int64_t num_positions, float scale,
-                                float garbage = kNaN) {
+                                const CacheKind& kind = {}) {
   const int64_t heads = head_end - head_begin, stride = d.kv_lora_rank + 2, rope_stride = d.qk_rope + 5;
   const auto slice = [&](const std::vector<float>& q, int64_t cols) {
     return std::vector<float>(q.begin() + head_begin * cols, q.begin() + head_end * cols);
   };
   const ActBuffer latent(slice(q_latent, d.kv_lora_rank), heads, d.kv_lora_rank, stride);
   const ActBuffer rope(slice(q_rope, d.qk_rope), heads, d.qk_rope, rope_stride);
-  const TestCache cache(table.act_dtype, rows, num_positions, d.kv_lora_rank + d.qk_rope, garbage);
+  const TestCache cache(table.act_dtype, rows, num_positions, d.kv_lora_rank + d.qk_rope, kind);
   ActOutput out(table.act_dtype, heads * d.kv_lora_rank);
   const AbsorbedAttentionArgs args = {.q_latent = latent.in(table.act_dtype),
                                       .q_latent_stride = stride,
@@ -86,10 +101,10 @@ std::vector<float> run_absorbed(const KernelTable& table, const Dims& d, const s
 // Queries first .. first + count - 1 of `q` ([all queries, nope + rope]).
 std::vector<float> run_expanded(const KernelTable& table, const Dims& d, const TestMatrix& w_uk, const TestMatrix& w_uv,
                                 const std::vector<float>& q, int64_t first, int64_t count,
-                                const std::vector<float>& rows, float scale, float garbage = kNaN) {
+                                const std::vector<float>& rows, float scale, const CacheKind& kind = {}) {
   const int64_t head_dim = d.qk_nope + d.qk_rope, stride = 2 * head_dim + 1, out_stride = d.v_head_dim + 3;
   const ActBuffer act({q.begin() + first * head_dim, q.begin() + (first + count) * head_dim}, count, head_dim, stride);
-  const TestCache cache(table.act_dtype, rows, first + count, d.kv_lora_rank + d.qk_rope, garbage);
+  const TestCache cache(table.act_dtype, rows, first + count, d.kv_lora_rank + d.qk_rope, kind);
   ActOutput out(table.act_dtype, count * out_stride);
   const ExpandedAttentionArgs args = {.q = act.in(table.act_dtype),
                                       .q_stride = stride,
@@ -179,7 +194,7 @@ TEST_P(Absorbed, BitsDependOnHeadAndVisibleRowsOnly) {
   const auto rows = random_bf16_values(random, positions * (d.kv_lora_rank + d.qk_rope));
   for (int64_t visible : {1, 15, 16, 333, 1024, 1137, 1200}) {
     const auto run = [&](int64_t begin, int64_t end, float garbage) {
-      return run_absorbed(table(), d, q_latent, q_rope, begin, end, rows, visible, 0.2f, garbage);
+      return run_absorbed(table(), d, q_latent, q_rope, begin, end, rows, visible, 0.2f, {.garbage = garbage});
     };
     const auto all = run(0, heads, kNaN);
     EXPECT_TRUE(same_bits(all, run(0, heads, 0.0f)));
@@ -306,7 +321,7 @@ TEST_P(Expanded, BitsDoNotDependOnChunking) {
   const auto rows = random_bf16_values(random, positions * (d.kv_lora_rank + d.qk_rope));
   const auto q = random_bf16_values(random, positions * (d.qk_nope + d.qk_rope), 0.3f);
   const auto run = [&](int64_t first, int64_t count, float garbage) {
-    return run_expanded(table(), d, w_uk, w_uv, q, first, count, rows, 0.05f, garbage);
+    return run_expanded(table(), d, w_uk, w_uv, q, first, count, rows, 0.05f, {.garbage = garbage});
   };
   const auto all = run(0, positions, kNaN);
   EXPECT_TRUE(same_bits(all, run(0, positions, 0.0f)));
@@ -321,6 +336,79 @@ TEST_P(Expanded, BitsDoNotDependOnChunking) {
     EXPECT_TRUE(same_bits(all, pieces));
   }
 }
+
+// The reference included.
+class F8Cache : public TableTest {
+ protected:
+  // Every finite code, of which small and large ones are rare in real rows.
+  static std::vector<float> random_f8_values(Random& random, int64_t count) {
+    std::vector<float> values;
+    for (const std::byte code : random_elements(random, DType::kF8E4M3, count)) {
+      values.push_back(e4m3_to_f32(static_cast<uint8_t>(code)));
+    }
+    return values;
+  }
+};
+
+TEST_P(F8Cache, AbsorbedEqualsRowsOfTheSameValues) {
+  Random random(27);
+  for (const Dims& d : {Dims{512, 0, 64, 0}, Dims{33, 0, 6, 0}, Dims{1, 0, 2, 0}}) {
+    for (const int64_t heads : {1, 5, 32}) {
+      for (const int64_t positions : {1, 18, 1024, 1025, 2060}) {
+        if (positions > 1000 && (heads == 5) != (d.kv_lora_rank == 33)) continue;  // keep it quick
+        SCOPED_TRACE(fmt::format("lora {} heads {} positions {}", d.kv_lora_rank, heads, positions));
+        const auto q_latent = random_bf16_values(random, heads * d.kv_lora_rank, 0.01f);
+        const auto q_rope = random_bf16_values(random, heads * d.qk_rope, 0.01f);
+        const auto rows = random_f8_values(random, positions * (d.kv_lora_rank + d.qk_rope));
+        const auto run = [&](const CacheKind& kind) {
+          return run_absorbed(table(), d, q_latent, q_rope, 0, heads, rows, positions, 0.05f, kind);
+        };
+        const auto want = run({});
+        EXPECT_TRUE(same_bits(want, run({.garbage = kNaN, .dtype = DType::kF8E4M3})));
+        EXPECT_TRUE(same_bits(want, run({.garbage = -448.0f, .dtype = DType::kF8E4M3})));
+      }
+    }
+  }
+}
+
+TEST_P(F8Cache, ExpandedEqualsRowsOfTheSameValues) {
+  Random random(28);
+  for (const Dims& d : {Dims{64, 32, 8, 48}, Dims{33, 20, 6, 17}}) {
+    const TestMatrix w_uk = random_matrix(random, DType::kBF16, d.qk_nope, d.kv_lora_rank);
+    const TestMatrix w_uv = random_matrix(random, DType::kBF16, d.v_head_dim, d.kv_lora_rank);
+    for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, 1}, {0, 33}, {100, 40}, {1000, 40}, {2049, 2}}) {
+      SCOPED_TRACE(fmt::format("lora {} queries {} + {}", d.kv_lora_rank, first, count));
+      const auto rows = random_f8_values(random, (first + count) * (d.kv_lora_rank + d.qk_rope));
+      const auto q = random_bf16_values(random, (first + count) * (d.qk_nope + d.qk_rope), 0.01f);
+      const auto run = [&](const CacheKind& kind) {
+        return run_expanded(table(), d, w_uk, w_uv, q, first, count, rows, 0.05f, kind);
+      };
+      const auto want = run({});
+      EXPECT_TRUE(same_bits(want, run({.garbage = kNaN, .dtype = DType::kF8E4M3})));
+      EXPECT_TRUE(same_bits(want, run({.garbage = -448.0f, .dtype = DType::kF8E4M3})));
+    }
+  }
+}
+
+// A single visible position is the answer itself, so it shows every code's value: exact, and NaN where the code is one.
+TEST_P(F8Cache, EveryCodeIsDecodedExactly) {
+  const Dims d{256, 0, 2, 0};
+  std::vector<float> row;
+  for (int code = 0; code < 256; ++code) row.push_back(e4m3_to_f32(static_cast<uint8_t>(code)));
+  row.insert(row.end(), {1.0f, 1.0f});
+  for (float& value : row) value = std::isnan(value) ? 0.0f : value;
+  const std::vector<float> q_latent(d.kv_lora_rank, 0.0f), q_rope(d.qk_rope, 1.0f);
+  const CacheKind f8 = {.dtype = DType::kF8E4M3};
+  const auto out = run_absorbed(table(), d, q_latent, q_rope, 0, 1, row, 1, 1.0f, f8);
+  for (int i = 0; i < 256; ++i) EXPECT_EQ(out[i], row[i]) << "code " << i;
+  for (const int code : {0x7F, 0xFF}) {
+    auto with_nan = row;
+    with_nan[code] = kNaN;
+    EXPECT_TRUE(std::isnan(run_absorbed(table(), d, q_latent, q_rope, 0, 1, with_nan, 1, 1.0f, f8)[code]));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Tables, F8Cache, ::testing::ValuesIn(available_isas()), isa_test_name);
 
 HADAL_FOR_EVERY_TABLE(Absorbed);
 HADAL_FOR_EVERY_TABLE(Expanded);

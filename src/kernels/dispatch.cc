@@ -1,4 +1,7 @@
+#include <fmt/ranges.h>
+
 #include <string>
+#include <vector>
 
 #include "base/check.h"
 #include "base/cpu_features.h"
@@ -49,6 +52,14 @@ const Entry& entry_of(Isa isa) {
   HADAL_CHECK(false, "unknown isa {}", static_cast<int>(isa));
 }
 
+tl::unexpected<Error> unknown_name(std::string_view what, std::string_view name,
+                                   const std::vector<std::string>& names) {
+  const std::string nearest = closest_name(name, names);
+  const std::string hint = nearest.empty() ? "." : ", did you mean '" + nearest + "'?";
+  return make_error(ErrorCode::kInvalidArgument, "unknown {} '{}'{} Use one of: {}", what, name, hint,
+                    fmt::join(names, ", "));
+}
+
 }  // namespace
 
 const char* isa_name(Isa isa) { return entry_of(isa).name; }
@@ -70,7 +81,6 @@ const KernelTable& kernels_for(Isa isa) {
 Expected<const KernelTable*> select_kernels(std::string_view isa) {
   if (isa == "auto") return &kernels_for(available_isas().back());
   std::vector<std::string> names = {"auto"};
-  std::string list = "auto";
   for (const Entry& entry : kEntries) {
     if (isa == entry.name) {
       if (available(entry)) return entry.table;
@@ -78,11 +88,14 @@ Expected<const KernelTable*> select_kernels(std::string_view isa) {
                         describe(cpu_features()));
     }
     names.emplace_back(entry.name);
-    list += std::string(", ") + entry.name;
   }
-  const std::string nearest = closest_name(isa, names);
-  const std::string hint = nearest.empty() ? "." : ", did you mean '" + nearest + "'?";
-  return make_error(ErrorCode::kInvalidArgument, "unknown instruction set '{}'{} Use one of: {}", isa, hint, list);
+  return unknown_name("instruction set", isa, names);
+}
+
+Expected<DType> select_kv_dtype(std::string_view name, const KernelTable& kernels) {
+  if (name == "auto" || name == "bfloat16") return kernels.act_dtype;
+  if (name == "fp8" || name == "fp8_e4m3") return DType::kF8E4M3;
+  return unknown_name("KV cache dtype", name, {"auto", "bfloat16", "fp8", "fp8_e4m3"});
 }
 
 }  // namespace hadal

@@ -51,6 +51,21 @@ TEST(Dispatch, NamesTheNearestSpelling) {
       << selected.error().message;
 }
 
+TEST(Dispatch, KvDTypeByVllmsNames) {
+  for (const Isa isa : {Isa::kReference, Isa::kPortable}) {
+    const KernelTable& kernels = kernels_for(isa);
+    for (const char* name : {"auto", "bfloat16"}) EXPECT_EQ(select_kv_dtype(name, kernels).value(), kernels.act_dtype);
+    for (const char* name : {"fp8", "fp8_e4m3"}) EXPECT_EQ(select_kv_dtype(name, kernels).value(), DType::kF8E4M3);
+  }
+  for (const char* name : {"fp8_e5m2", "fp8_inc", "float16", ""}) {
+    const auto refused = select_kv_dtype(name, kernels_for(Isa::kPortable));
+    ASSERT_FALSE(refused.has_value()) << name;
+    EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_NE(refused.error().message.find("Use one of: auto, bfloat16, fp8, fp8_e4m3"), std::string::npos)
+        << refused.error().message;
+  }
+}
+
 TEST(CpuFeatures, DescribesItself) {
   EXPECT_EQ(describe({}), "none");
   EXPECT_EQ(describe({.avx2 = true, .avx512_bf16 = true}), "avx2 avx512_bf16");

@@ -100,7 +100,8 @@ struct KernelTable {
   void (*write_latent)(const WriteLatentArgs&);
   // The absorbed form, one segment of positions per call: fills `partial` (absorbed_partial_bytes(args), 64-byte
   // aligned) from the segment's keys alone. join_absorbed() adds a later segment to an earlier `state` (a partial
-  // itself), in ascending order; finish_absorbed() writes args.out. Scratch as above.
+  // itself), in ascending order; finish_absorbed() writes args.out. Scratch as above; of args.kv, the functions that
+  // count bytes read dtype alone.
   void (*attend_absorbed_segment)(const AbsorbedAttentionArgs&, int64_t segment, std::byte* partial,
                                   std::byte* scratch);
   void (*join_absorbed)(const AbsorbedAttentionArgs&, std::byte* state, std::byte* partial);
@@ -121,5 +122,8 @@ std::vector<Isa> available_isas();
 const KernelTable& kernels_for(Isa isa);  // Requires isa to be available.
 // "auto" or a name. Errors: kInvalidArgument (unknown, nearest name given), kUnsupported (this CPU lacks it).
 Expected<const KernelTable*> select_kernels(std::string_view isa);
+// Dtype of the latent cache by its name in vLLM: "auto" and "bfloat16" are the table's act dtype, "fp8" and "fp8_e4m3"
+// kF8E4M3. Errors: kInvalidArgument, nearest name given.
+Expected<DType> select_kv_dtype(std::string_view name, const KernelTable& kernels);
 
 }  // namespace hadal

@@ -1,4 +1,6 @@
 // Norms and rotary embeddings of every table (the reference included) against formulas in double.
+#include <algorithm>
+
 #include "kernels/kernel_test_support.h"
 
 namespace hadal {
@@ -95,12 +97,83 @@ TEST_P(Rows, WriteLatent) {
                         .qk_rope_head_dim = rope,
                         .cos = angles.cos.data(),
                         .sin = angles.sin.data(),
+                        .row_dtype = table().act_dtype,
                         .row = row.data()});
   const auto got = row.values();
   const auto want = normalised(kv.data(), weight, 1e-6f);
   for (int64_t i = 0; i < rank; ++i) ASSERT_NEAR(got[i], want[i], tolerance(want[i], rank, unit_roundoff()));
   expect_rotated(&kv[rank], &got[rank], angles, unit_roundoff());
   EXPECT_EQ(got[rank + rope], ActOutput::kPoison);
+}
+
+// Latents that are exactly `weight` (all inputs 1, no epsilon), keys that are not rotated: each meets the rounding
+// alone.
+TEST_P(Rows, WriteLatentRoundsToF8) {
+  const float inf = std::numeric_limits<float>::infinity();
+  const std::pair<float, uint8_t> cases[] = {
+      {0.0f, 0x00},     {1.0f, 0x38},     {-1.5f, 0xBC},           {1.0625f, 0x38},  // ties: to even
+      {1.1875f, 0x3A},  {-1.1875f, 0xBA}, {1.0626f, 0x39},         {0x1p-6f, 0x08},  // smallest normal
+      {0x1p-9f, 0x01},  {0x1p-10f, 0x00}, {0x1.000002p-10f, 0x01}, {0x3p-10f, 0x02}, {0xFp-10f, 0x08},
+      {-0x7p-9f, 0x87}, {448.0f, 0x7E},  // saturates
+      {464.0f, 0x7E},   {480.0f, 0x7E},   {-1e30f, 0xFE},          {inf, 0x7E},      {-inf, 0xFE},
+  };
+  constexpr int64_t kCases = std::size(cases), kRank = kCases + 1, kRope = 2 * kCases + 2;
+  std::vector<float> kv(kRank, 1.0f), weight;
+  for (const auto& [value, code] : cases) {
+    weight.push_back(value);
+    kv.insert(kv.end(), {std::clamp(value, -1e38f, 1e38f), 0.0f});  // 0 * inf would be a NaN beside it
+  }
+  weight.push_back(kNaN);
+  kv.insert(kv.end(), {kNaN, 1.0f});
+  const std::vector<float> cos(kRope / 2, 1.0f), sin(kRope / 2, 0.0f);
+  std::vector<uint8_t> row(kRank + kRope + 1, 0x55);
+  table().write_latent({.kv = kv.data(),
+                        .weight = weight.data(),
+                        .eps = 0,
+                        .kv_lora_rank = kRank,
+                        .qk_rope_head_dim = kRope,
+                        .cos = cos.data(),
+                        .sin = sin.data(),
+                        .row_dtype = DType::kF8E4M3,
+                        .row = row.data()});
+  for (int64_t i = 0; i < kCases; ++i) {
+    EXPECT_EQ(row[i], cases[i].second) << cases[i].first;
+    EXPECT_EQ(row[kRank + 2 * i], cases[i].second) << cases[i].first;
+    EXPECT_EQ(row[kRank + 2 * i + 1] & 0x7F, 0);
+  }
+  EXPECT_EQ(row[kRank - 1] & 0x7F, kE4m3NaN);
+  EXPECT_EQ(row[kRank + 2 * kCases] & 0x7F, kE4m3NaN);
+  EXPECT_EQ(row.back(), 0x55);
+}
+
+// Rows long enough for every chunk: the F8 row is the act row within the two roundings.
+TEST_P(Rows, WriteLatentF8AgreesWithTheFormulas) {
+  Random random(34);
+  const int64_t rank = 512, rope = 64;
+  const auto kv = random_bf16_values(random, rank + rope);
+  const auto weight = random_bf16_values(random, rank);
+  const Angles angles(random, rope / 2);
+  std::vector<uint8_t> row(rank + rope);
+  table().write_latent({.kv = kv.data(),
+                        .weight = weight.data(),
+                        .eps = 1e-6f,
+                        .kv_lora_rank = rank,
+                        .qk_rope_head_dim = rope,
+                        .cos = angles.cos.data(),
+                        .sin = angles.sin.data(),
+                        .row_dtype = DType::kF8E4M3,
+                        .row = row.data()});
+  std::vector<double> want = normalised(kv.data(), weight, 1e-6f);
+  for (int64_t i = 0; i < rope; i += 2) {
+    const double a = kv[rank + i], b = kv[rank + i + 1], c = angles.cos[i / 2], s = angles.sin[i / 2];
+    want.insert(want.end(), {a * c - b * s, a * s + b * c});
+  }
+  for (int64_t i = 0; i < rank + rope; ++i) {
+    // Half a step: 2^-4 of a normal number, half of 2^-9 below. FP32 errors are far smaller and can only swap
+    // neighbours.
+    const double half_step = std::max(std::fabs(want[i]) * 0x1p-4, 0x1p-10);
+    ASSERT_NEAR(e4m3_to_f32(row[i]), want[i], half_step * 1.001) << "at " << i;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Tables, Rows, ::testing::ValuesIn(available_isas()), isa_test_name);

@@ -11,8 +11,8 @@ KernelTuning g_tuning;
 }  // namespace
 
 Status set_kernel_tuning(const KernelTuning& tuning) {
-  if (tuning.max_group_tokens < 1 || tuning.max_group_tokens > cpu::kMaxTokens) {
-    return make_error(ErrorCode::kInvalidArgument, "max_group_tokens {}: expected 1 to {}", tuning.max_group_tokens,
+  if (tuning.max_group_tokens < 0 || tuning.max_group_tokens > cpu::kMaxTokens) {
+    return make_error(ErrorCode::kInvalidArgument, "max_group_tokens {}: expected 0 to {}", tuning.max_group_tokens,
                       cpu::kMaxTokens);
   }
   if (tuning.prefetch_bytes < 0 || tuning.prefetch_bytes > kMaxPrefetchBytes) {

@@ -8,7 +8,8 @@
 namespace hadal {
 
 struct KernelTuning {
-  int64_t max_group_tokens = 12;  // tokens whose sums are held in registers together: 1 .. 12
+  int64_t max_group_tokens =
+      0;  // tokens that one pass over a panel serves: up to 96; 0, or more than the table can: its own
   int64_t prefetch_bytes = 4096;  // how far ahead of a weight stream to prefetch: 0 .. 65536
 };
 

@@ -40,6 +40,7 @@ void write_cache(const StepContext& step, const LayerWeights& layer, const Paged
                                  .qk_rope_head_dim = config.qk_rope_head_dim,
                                  .cos = ws.cos + row * half_rope,
                                  .sin = ws.sin + row * half_rope,
+                                 .row_dtype = kv.dtype,
                                  .row = kv.row(step.plan.block_tables[row_idx], step.plan.positions[row_idx])});
     }
   });

@@ -6,31 +6,49 @@
 #include <thread>
 #include <utility>
 
+#include "base/check.h"
 #include "model/layers.h"
 #include "tensor/bf16.h"
+#include "tensor/fp8.h"
 
 namespace hadal {
 namespace {
 
-int64_t kv_row_bytes(const ModelConfig& config, const KernelTable& kernels) {
-  return (config.kv_lora_rank + config.qk_rope_head_dim) * static_cast<int64_t>(dtype_size_bytes(kernels.act_dtype));
+int64_t kv_row_bytes(const ModelConfig& config, DType kv_dtype) {
+  return (config.kv_lora_rank + config.qk_rope_head_dim) * static_cast<int64_t>(dtype_size_bytes(kv_dtype));
+}
+
+// value rounded to an element of a cache row.
+void store(float value, DType dtype, std::byte* row, int64_t i) {
+  if (dtype == DType::kF8E4M3) {
+    row[i] = std::byte{f32_to_e4m3(value)};
+  } else if (dtype == DType::kBF16) {
+    const bf16_t rounded = f32_to_bf16(value);
+    std::memcpy(row + i * 2, &rounded, sizeof(rounded));
+  } else {
+    std::memcpy(row + i * 4, &value, sizeof(value));
+  }
 }
 
 }  // namespace
 
-int64_t kv_bytes_per_token(const ModelConfig& config, const KernelTable& kernels) {
-  return config.num_hidden_layers * kv_row_bytes(config, kernels);
+int64_t kv_bytes_per_token(const ModelConfig& config, DType kv_dtype) {
+  return config.num_hidden_layers * kv_row_bytes(config, kv_dtype);
 }
 
-DeepseekV3Model::DeepseekV3Model(ModelConfig config, ModelWeights weights, const KernelTable& kernels,
+DeepseekV3Model::DeepseekV3Model(ModelConfig config, ModelWeights weights, const KernelTable& kernels, DType kv_dtype,
                                  std::unique_ptr<ThreadPool> pool, NodeShares shares, ForwardObserver observer)
     : config_(std::move(config)),
       weights_(std::move(weights)),
       kernels_(kernels),
+      kv_dtype_(kv_dtype),
       pool_(std::move(pool)),
       runner_(*pool_, std::move(shares)),
       observer_(std::move(observer)),
-      rope_(make_rope_parameters(config_)) {}
+      rope_(make_rope_parameters(config_)) {
+  HADAL_CHECK(kv_dtype == DType::kF8E4M3 || kv_dtype == kernels.act_dtype, "no cache of type {} with {} kernels",
+              dtype_name(kv_dtype), kernels.name);
+}
 
 Status DeepseekV3Model::allocate_kv(int64_t num_blocks, int64_t block_size, int64_t max_tokens_per_step) {
   constexpr int64_t kMaxTokens = int64_t{1} << 31;
@@ -40,18 +58,20 @@ Status DeepseekV3Model::allocate_kv(int64_t num_blocks, int64_t block_size, int6
                       "KV cache of {} blocks of {} tokens, {} tokens per step: out of range", num_blocks, block_size,
                       max_tokens_per_step);
   }
-  const int64_t row_bytes = kv_row_bytes(config_, kernels_);
+  const int64_t row_bytes = kv_row_bytes(config_, kv_dtype_);
   const int64_t layer_bytes = num_blocks * block_size * row_bytes;
   const WorkspaceLimits limits = {.max_tokens = max_tokens_per_step,
                                   .max_positions = std::min(num_blocks * block_size, config_.max_position_embeddings),
-                                  .num_threads = pool_->num_threads()};
+                                  .num_threads = pool_->num_threads(),
+                                  .kv_dtype = kv_dtype_};
   HADAL_ASSIGN_OR_RETURN(
       kv_memory_,
       AlignedBuffer::create(static_cast<uint64_t>(layer_bytes * config_.num_hidden_layers), "the KV cache"));
   HADAL_ASSIGN_OR_RETURN(ws_, make_workspace(config_, kernels_, limits, runner_.shares()));
   kv_layers_.clear();
   for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
-    kv_layers_.push_back({.base = kv_memory_.data() + layer * layer_bytes,
+    kv_layers_.push_back({.dtype = kv_dtype_,
+                          .base = kv_memory_.data() + layer * layer_bytes,
                           .block_stride_bytes = block_size * row_bytes,
                           .block_size = block_size,
                           .row_elements = config_.kv_lora_rank + config_.qk_rope_head_dim,
@@ -72,7 +92,7 @@ Status DeepseekV3Model::allocate_kv(int64_t num_blocks, int64_t block_size, int6
 void DeepseekV3Model::fill_kv(uint64_t seed) {
   const int64_t num_rows = config_.num_hidden_layers * num_blocks_ * block_size_;
   const int64_t row_elements = config_.kv_lora_rank + config_.qk_rope_head_dim;
-  const int64_t row_bytes = kv_row_bytes(config_, kernels_);
+  const int64_t row_bytes = kv_row_bytes(config_, kv_dtype_);
   pool_->parallel_for(num_rows, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       uint64_t state = seed + static_cast<uint64_t>(row) * 0x9E3779B97F4A7C15u;
@@ -80,12 +100,7 @@ void DeepseekV3Model::fill_kv(uint64_t seed) {
       for (int64_t i = 0; i < row_elements; ++i) {
         state = state * 6364136223846793005u + 1442695040888963407u;
         const float value = static_cast<float>(static_cast<int64_t>(state) >> 33) * 0x1p-29F;  // uniform in +-2
-        if (kernels_.act_dtype == DType::kF32) {
-          std::memcpy(to + i * 4, &value, sizeof(value));
-        } else {
-          const bf16_t rounded = f32_to_bf16(value);
-          std::memcpy(to + i * 2, &rounded, sizeof(rounded));
-        }
+        store(value, kv_dtype_, to, i);
       }
     }
   });

@@ -19,13 +19,14 @@ namespace hadal {
 
 class DeepseekV3Model final : public ForwardModel {
  public:
-  // `weights` as load_weights() fills them for kernels.act_dtype.
-  DeepseekV3Model(ModelConfig config, ModelWeights weights, const KernelTable& kernels,
+  // `weights` as load_weights() fills them for kernels.act_dtype. kv_dtype: of the latent cache, kernels.act_dtype or
+  // kF8E4M3.
+  DeepseekV3Model(ModelConfig config, ModelWeights weights, const KernelTable& kernels, DType kv_dtype,
                   std::unique_ptr<ThreadPool> pool, NodeShares shares, ForwardObserver observer);
 
   int64_t vocab_size() const override { return config_.vocab_size; }
   int64_t max_position_embeddings() const override { return config_.max_position_embeddings; }
-  int64_t kv_bytes_per_token() const override { return hadal::kv_bytes_per_token(config_, kernels_); }
+  int64_t kv_bytes_per_token() const override { return hadal::kv_bytes_per_token(config_, kv_dtype_); }
   Status allocate_kv(int64_t num_blocks, int64_t block_size, int64_t max_tokens_per_step) override;
   // Allocates nothing. Errors also: kInvalidArgument for input that contradicts itself or the allocated sizes.
   Status forward(const StepInput& input, float* logits) override;
@@ -42,6 +43,7 @@ class DeepseekV3Model final : public ForwardModel {
   const ModelConfig config_;
   const ModelWeights weights_;
   const KernelTable& kernels_;
+  const DType kv_dtype_;
   const std::unique_ptr<ThreadPool> pool_;
   StepRunner runner_;
   const ForwardObserver observer_;

@@ -35,7 +35,8 @@ Expected<std::unique_ptr<ForwardModel>> load_deepseek_v3(const std::filesystem::
   auto pool = std::make_unique<ThreadPool>(std::move(pool_options));
   HADAL_ASSIGN_OR_RETURN(ModelWeights weights,
                          load_weights(*config, plan, checkpoint, kernels.act_dtype, shares, options.progress));
-  return std::make_unique<DeepseekV3Model>(std::move(*config), std::move(weights), kernels, std::move(pool),
+  return std::make_unique<DeepseekV3Model>(std::move(*config), std::move(weights), kernels,
+                                           options.kv_dtype.value_or(kernels.act_dtype), std::move(pool),
                                            std::move(shares), options.observer);
 }
 

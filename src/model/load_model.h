@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 
 #include "base/status.h"
 #include "kernels/kernels.h"
@@ -14,6 +15,7 @@ namespace hadal {
 
 struct LoadOptions {
   const KernelTable* kernels = nullptr;  // null: the fastest that this processor runs
+  std::optional<DType> kv_dtype;         // of the latent cache, as PagedKvView::dtype; empty: the kernels' act dtype
   int num_threads = 0;                   // 0: default_num_threads()
   bool pin_threads = false;              // bind workers to one core each
   LoadProgress progress;                 // may be empty

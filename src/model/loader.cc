@@ -22,7 +22,7 @@ namespace {
 constexpr int64_t kJobBytes = 2 << 20;
 // Loading threads wait for the disk as much as they work, hence more of them than cores on small machines. At most so
 // many, that their buffers stay below 1 GB (4 times a job each, for kv_b_proj in F32).
-constexpr int kMinThreads = 8, kMaxThreads = 64;
+constexpr int kMinThreads = 16, kMaxThreads = 64;
 constexpr auto kProgressInterval = std::chrono::milliseconds(100);
 
 StoredDType dtype_in(const Checkpoint& checkpoint) {

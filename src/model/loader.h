@@ -20,7 +20,7 @@ uint64_t weight_memory_bytes(const ModelConfig& config, const std::vector<Planne
                              const Checkpoint& checkpoint, DType act_dtype);
 
 // Requires a checkpoint without problems (check_checkpoint). MTP layers are not read. Starts its own threads, at least
-// 8, since they wait for the disk half of the time, and puts every panel on the NUMA node that will read it. Layers are
+// 16, since they wait for the disk half of the time, and puts every panel on the NUMA node that will read it. Layers are
 // complete in ascending order. Beside the weights it holds less than 1 GB. Errors: kResourceExhausted before reading
 // anything, kIo, kCorrupt (a shard shrank meanwhile).
 Expected<ModelWeights> load_weights(const ModelConfig& config, const std::vector<PlannedTensor>& plan,

@@ -9,13 +9,14 @@
 namespace hadal {
 
 // Bytes that one cached token needs over all layers.
-int64_t kv_bytes_per_token(const ModelConfig& config, const KernelTable& kernels);
+int64_t kv_bytes_per_token(const ModelConfig& config, DType kv_dtype);
 
 // The sizes that an activation workspace is made for.
 struct WorkspaceLimits {
   int64_t max_tokens = 0;     // tokens per step
   int64_t max_positions = 0;  // longest sequence
   int num_threads = 1;
+  DType kv_dtype = DType::kBF16;  // of the latent cache
 };
 
 // Bytes of activations and kernel scratch that allocate_kv() reserves beside the cache.

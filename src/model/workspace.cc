@@ -9,26 +9,30 @@ namespace {
 constexpr int64_t kAlignment = 64;
 int64_t align(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-AbsorbedAttentionArgs largest_absorbed(const ModelConfig& config, const WorkspaceLimits& limits) {
+AbsorbedAttentionArgs largest_absorbed(const ModelConfig& config, const WorkspaceLimits& limits,
+                                       const PagedKvView& kv) {
   return {.num_heads = std::min(kHeadGroup, config.num_attention_heads),
           .kv_lora_rank = config.kv_lora_rank,
           .qk_rope_head_dim = config.qk_rope_head_dim,
+          .kv = &kv,
           .num_positions = limits.max_positions};
 }
 
 // The kernels' need for the largest calls that the limits allow.
-int64_t scratch_bytes(const ModelConfig& config, const KernelTable& kernels, const WorkspaceLimits& limits) {
+int64_t scratch_bytes(const ModelConfig& config, const KernelTable& kernels, const WorkspaceLimits& limits,
+                      const PagedKvView& kv) {
   const int64_t queries = std::min(limits.max_tokens, limits.max_positions);
   const ExpandedAttentionArgs expanded = {.num_queries = queries,
                                           .first_position = limits.max_positions - queries,
                                           .kv_lora_rank = config.kv_lora_rank,
                                           .qk_nope_head_dim = config.qk_nope_head_dim,
                                           .qk_rope_head_dim = config.qk_rope_head_dim,
-                                          .v_head_dim = config.v_head_dim};
+                                          .v_head_dim = config.v_head_dim,
+                                          .kv = &kv};
   const PackedMatrix matrix = {.rows = config.hidden_size, .cols = kMaxLeaves};
   const std::array<DownSource, 1> source = {DownSource{.w = &matrix, .num_tokens = limits.max_tokens}};
   const DownArgs down = {.sources = source, .num_leaves = kMaxLeaves, .num_tokens = limits.max_tokens};
-  return align(std::max({absorbed_scratch_bytes(kernels, largest_absorbed(config, limits)),
+  return align(std::max({absorbed_scratch_bytes(kernels, largest_absorbed(config, limits, kv)),
                          kernels.expanded_scratch_bytes(expanded), kernels.down_scratch_bytes(down)}));
 }
 
@@ -82,9 +86,10 @@ int64_t carve(const ModelConfig& config, const KernelTable& kernels, const Works
   carver.take(ws.grouped_weights, tokens * top_k);
   carver.take_rows(ws.expert_h, tokens * top_k, config.moe_intermediate_size, act);
   carver.take_rows(ws.mlp_h, tokens, std::max(config.intermediate_size, config.shared_intermediate_size()), act);
-  ws.scratch_bytes = scratch_bytes(config, kernels, limits);
+  const PagedKvView kv = {.dtype = limits.kv_dtype};
+  ws.scratch_bytes = scratch_bytes(config, kernels, limits, kv);
   carver.take(ws.scratch, ws.scratch_bytes * limits.num_threads);
-  ws.partial_bytes = align(kernels.absorbed_partial_bytes(largest_absorbed(config, limits)));
+  ws.partial_bytes = align(kernels.absorbed_partial_bytes(largest_absorbed(config, limits, kv)));
   // By token: a state for each group of heads, and one more. In waves, of fewer than 2 * threads tokens: max(2, 4 *
   // threads / items, rounded up) slots an item.
   const int64_t groups = (heads + kHeadGroup - 1) / kHeadGroup;

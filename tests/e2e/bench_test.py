@@ -36,6 +36,26 @@ class Bench(unittest.TestCase):
                               "--repetitions", "2", "--ceiling-seconds", "0.5", "--json", path, *more)
         return json.loads(path.read_text()), done.stdout
 
+    def test_load_writes_the_documented_json(self):
+        path = self.dir / "load.json"
+        table = self.run_hadal("bench", "load", "--model", NANO, "--json", path).stdout
+        report = json.loads(path.read_text())
+        self.assertEqual(report["kind"], "load")
+        self.assertGreater(report["read_bytes"], 1_000_000)
+        self.assertAlmostEqual(report["bytes_per_s"] * report["seconds"], report["read_bytes"], delta=1)
+        self.assertGreater(report["first_touch_bytes_per_s"], 0)
+        self.assertTrue(report["disk_bytes_per_s"] > 0 or report["disk_note"])
+        self.assertGreaterEqual(report["peak_resident_bytes"], report["weight_bytes"])
+        self.assertIn("first touch", table)
+
+    def test_plan_tells_what_fits(self):
+        shape = REPOSITORY / "bench/shapes/r1_slice.json"
+        done = self.run_hadal("plan", "--model", shape, "--machine", "8x-h200", "--json")
+        self.assertEqual(json.loads(done.stdout)["plans"][0]["machine"]["name"], "8x-h200")
+        shape = REPOSITORY / "bench/shapes/small.json"
+        refused = self.run_hadal("plan", "--model", shape, "--machine", "8x-h20", returncode=2)
+        self.assertIn("did you mean 8x-h200", refused.stderr)
+
     def test_latency_writes_the_documented_json(self):
         report, table = self.latency()
         self.assertEqual(set(report), {"kind", "machine", "ceilings", "multiply_format", "model", "flags", "load", "rows",

@@ -4,7 +4,7 @@ import shlex
 import subprocess
 import unittest
 
-from serving import Server
+from serving import REPOSITORY, Server
 
 ASK_CHINESE = "列出 3 个国家和它们的首都。"
 ASK_ENGLISH = "List 3 countries and their capitals."
@@ -94,6 +94,17 @@ class Lifecycle(unittest.TestCase):
         done = subprocess.run([binary, "serve", "--modle", "x"], capture_output=True, text=True)
         self.assertEqual(done.returncode, 2)
         self.assertIn("--model", done.stderr)
+
+    def test_fp8_cache_serves_and_others_are_refused(self):
+        with Server(args=("--kv-cache-dtype", "fp8")) as server:
+            self.assertTrue(any(line.startswith("numerics") and "KV cache FP8 E4M3" in line for line in server.lines))
+            self.assertIn('cache_dtype="fp8"', server.call("GET", "/metrics")[2])
+            answer = server.post("/v1/completions", {"prompt": ASK_ENGLISH, "max_tokens": 128, "temperature": 0})
+            self.assertGreaterEqual(len(right_pairs(answer["choices"][0]["text"])), 3, answer)
+        done = subprocess.run([server.command[0], "serve", "--model", "models/nano", "--port", "0", "--kv-cache-dtype",
+                               "fp8_e5m2"], capture_output=True, text=True, cwd=REPOSITORY, timeout=60)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("fp8_e4m3", done.stderr)
 
 
 if __name__ == "__main__":

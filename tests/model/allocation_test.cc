@@ -1,10 +1,13 @@
-// forward() allocates nothing once the cache is allocated.
+// forward() allocates nothing once the cache is allocated, and its workspace suits the cache's dtype.
 #include <gtest/gtest.h>
 
 #include <atomic>
 #include <cstdlib>
 #include <new>
 
+#include "formats/hf_config.h"
+#include "model/config.h"
+#include "model/memory_needs.h"
 #include "support/test_files.h"
 #include "tiny_model.h"
 
@@ -26,19 +29,32 @@ namespace {
 TEST(Allocation, ForwardAllocatesNothing) {
   const TempDir root;
   write_tiny_checkpoint(root.path() / "model", tiny_config(), SynthWeights::kFp8);
-  TestRunner runner(root.path() / "model", {.isa = available_isas().back(), .num_threads = 2});
-  const std::vector<int32_t> ids = random_ids(43, 512, 1);
-  const TestSequence sequence = runner.make_sequence(ids, 8);
-  const SequenceSpan span = {.num_tokens = 43, .expanded_end = 40, .block_table = sequence.block_table};
-  const std::vector<int32_t> rows = {0, 42};
-  std::vector<float> logits(2 * 512);
-  const int64_t before = num_allocations;
-  ASSERT_GT(before, 0);  // the counter works
-  for (int i = 0; i < 3; ++i) {
-    const bool ok = runner.model().forward({ids, {&span, 1}, rows}, logits.data()).has_value();
-    if (!ok) break;
+  for (const DType kv_dtype : {DType::kBF16, DType::kF8E4M3}) {
+    TestRunner runner(root.path() / "model", {.isa = available_isas().back(), .kv_dtype = kv_dtype, .num_threads = 2});
+    const std::vector<int32_t> ids = random_ids(43, 512, 1);
+    const TestSequence sequence = runner.make_sequence(ids, 8);
+    const SequenceSpan span = {.num_tokens = 43, .expanded_end = 40, .block_table = sequence.block_table};
+    const std::vector<int32_t> rows = {0, 42};
+    std::vector<float> logits(2 * 512);
+    const int64_t before = num_allocations;
+    ASSERT_GT(before, 0);  // the counter works
+    for (int i = 0; i < 3; ++i) {
+      const bool ok = runner.model().forward({ids, {&span, 1}, rows}, logits.data()).has_value();
+      if (!ok) break;
+    }
+    EXPECT_EQ(num_allocations - before, 0) << dtype_name(kv_dtype);
   }
-  EXPECT_EQ(num_allocations - before, 0);
+}
+
+TEST(Workspace, HasRoomForDecodedRows) {
+  const TempDir root;
+  write_tiny_checkpoint(root.path() / "model", tiny_config(), SynthWeights::kFp8);
+  const ModelConfig config = make_model_config(load_hf_config(root.path() / "model").value()).value();
+  const auto bytes = [&](DType kv_dtype) {
+    return workspace_bytes(config, kernels_for(Isa::kPortable),
+                           {.max_tokens = 1, .max_positions = 4096, .kv_dtype = kv_dtype});
+  };
+  EXPECT_GT(bytes(DType::kF8E4M3), bytes(DType::kBF16));
 }
 
 TEST(ForwardInput, ContradictionsAreRefused) {

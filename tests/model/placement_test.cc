@@ -22,13 +22,14 @@ Json long_config(Isa isa) {
 }
 
 // As load_deepseek_v3(), with a placement of the test's choice.
-std::unique_ptr<DeepseekV3Model> load(const std::filesystem::path& dir, Isa isa, const NodeShares& shares) {
+std::unique_ptr<DeepseekV3Model> load(const std::filesystem::path& dir, Isa isa, DType kv_dtype,
+                                      const NodeShares& shares) {
   const HfConfig hf = load_hf_config(dir).value();
   ModelConfig config = make_model_config(hf).value();
   const Checkpoint checkpoint = Checkpoint::open(dir).value();
   const KernelTable& kernels = kernels_for(isa);
   ModelWeights weights = load_weights(config, weight_plan(config), checkpoint, kernels.act_dtype, shares, {}).value();
-  return std::make_unique<DeepseekV3Model>(std::move(config), std::move(weights), kernels,
+  return std::make_unique<DeepseekV3Model>(std::move(config), std::move(weights), kernels, kv_dtype,
                                            std::make_unique<ThreadPool>(shares.num_threads()), shares,
                                            ForwardObserver());
 }
@@ -63,11 +64,12 @@ std::vector<float> step_logits(DeepseekV3Model& model, const std::vector<int64_t
   return logits;
 }
 
-class Placement : public testing::TestWithParam<Isa> {};
+class Placement : public testing::TestWithParam<std::pair<Isa, DType>> {};
 
 TEST_P(Placement, ChangesNoBit) {
+  const auto [isa, kv_dtype] = GetParam();
   TempDir root;
-  write_tiny_checkpoint(root.path() / "model", long_config(GetParam()), SynthWeights::kFp8);
+  write_tiny_checkpoint(root.path() / "model", long_config(isa), SynthWeights::kFp8);
   // Lengths at the edges of segments and of waves of segments; one alone, and several of unequal length.
   for (const std::vector<int64_t>& depths : {std::vector<int64_t>{1023},
                                              {1024},
@@ -75,11 +77,11 @@ TEST_P(Placement, ChangesNoBit) {
                                              {2100, 3},
                                              {1024, 4500, 2047, 700},
                                              {3000, 1024, 1, 2050, 1023, 2048, 5}}) {
-    const auto alone = load(root.path() / "model", GetParam(), NodeShares{});
+    const auto alone = load(root.path() / "model", isa, kv_dtype, NodeShares{});
     const std::vector<float> wanted = step_logits(*alone, depths);
     for (const NodeShares& shares : {NodeShares{.num_nodes = 1, .node_of_worker = {0, 0, 0}},
                                      NodeShares{.num_nodes = 3, .node_of_worker = {0, 1, 2, 0}}}) {
-      const auto model = load(root.path() / "model", GetParam(), shares);
+      const auto model = load(root.path() / "model", isa, kv_dtype, shares);
       const std::vector<float> got = step_logits(*model, depths);
       ASSERT_EQ(got.size(), wanted.size());
       EXPECT_EQ(std::memcmp(got.data(), wanted.data(), got.size() * sizeof(float)), 0)
@@ -88,10 +90,18 @@ TEST_P(Placement, ChangesNoBit) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Tables, Placement, testing::ValuesIn(available_isas()), [](const auto& test) {
-  std::string name = isa_name(test.param);
+// Every table, and one with an FP8 cache.
+std::vector<std::pair<Isa, DType>> cases() {
+  std::vector<std::pair<Isa, DType>> cases;
+  for (const Isa isa : available_isas()) cases.emplace_back(isa, kernels_for(isa).act_dtype);
+  cases.emplace_back(available_isas().back(), DType::kF8E4M3);
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Tables, Placement, testing::ValuesIn(cases()), [](const auto& test) {
+  std::string name = isa_name(test.param.first);
   std::replace(name.begin(), name.end(), '-', '_');
-  return name;
+  return name + "_" + dtype_name(test.param.second);
 });
 
 }  // namespace

@@ -1,7 +1,8 @@
 // A token's logits, bit for bit, whatever else happens: chunk sizes, threads, block sizes and tables, company in the
-// step. Run for every kernel table and both attention forms.
+// step. Run for every kernel table, both attention forms and both kinds of cache.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 
 #include "support/test_files.h"
@@ -16,9 +17,11 @@ struct Model {
   const char* name;
   Json (*config)();
   SynthWeights weights;
+  std::optional<DType> kv_dtype = std::nullopt;  // as LoadOptions
 };
 const Model kModels[] = {{"lora_fp8", tiny_config, SynthWeights::kFp8},
-                         {"plain_bf16", tiny_config_without_lora, SynthWeights::kBf16}};
+                         {"plain_bf16", tiny_config_without_lora, SynthWeights::kBf16},
+                         {"lora_fp8_kv_fp8", tiny_config, SynthWeights::kFp8, DType::kF8E4M3}};
 
 const std::filesystem::path& checkpoint_of(size_t model_idx) {
   static TempDir root;
@@ -46,8 +49,9 @@ class SameLogits : public testing::TestWithParam<std::tuple<size_t, Isa, int64_t
     const auto [model_idx, isa, prompt_tokens] = GetParam();
     dir_ = checkpoint_of(model_idx);
     isa_ = isa;
+    kv_dtype_ = kModels[model_idx].kv_dtype;
     ids_ = random_ids(static_cast<size_t>(prompt_tokens) + 4, 512, 7);
-    TestRunner runner(dir_, {.isa = isa_});
+    TestRunner runner(dir_, {.isa = isa_, .kv_dtype = kv_dtype_});
     wanted_ = sequence_in(runner);
     runner.run(wanted_, prompt_tokens);  // the prompt whole, then the rest in one step: tokens in absorbed form
   }
@@ -61,12 +65,13 @@ class SameLogits : public testing::TestWithParam<std::tuple<size_t, Isa, int64_t
 
   std::filesystem::path dir_;
   Isa isa_ = Isa::kPortable;
+  std::optional<DType> kv_dtype_;
   std::vector<int32_t> ids_;
   TestSequence wanted_;
 };
 
 TEST_P(SameLogits, InChunks) {
-  TestRunner runner(dir_, {.isa = isa_, .num_blocks = 96});
+  TestRunner runner(dir_, {.isa = isa_, .kv_dtype = kv_dtype_, .num_blocks = 96});
   for (const int64_t chunk : {1, 3, 64}) {
     SCOPED_TRACE(chunk);
     TestSequence got = sequence_in(runner);
@@ -76,7 +81,7 @@ TEST_P(SameLogits, InChunks) {
 }
 
 TEST_P(SameLogits, WithTwoThreads) {
-  TestRunner runner(dir_, {.isa = isa_, .num_threads = 2});
+  TestRunner runner(dir_, {.isa = isa_, .kv_dtype = kv_dtype_, .num_threads = 2});
   TestSequence got = sequence_in(runner);
   runner.run(got, 5);
   expect_same_bits(got, wanted_);
@@ -85,7 +90,8 @@ TEST_P(SameLogits, WithTwoThreads) {
 TEST_P(SameLogits, WithOtherBlocks) {
   for (const int64_t block_size : {1, 4, 32}) {
     SCOPED_TRACE(block_size);
-    TestRunner runner(dir_, {.isa = isa_, .block_size = block_size, .num_blocks = 256, .seed = 99});
+    TestRunner runner(dir_,
+                      {.isa = isa_, .kv_dtype = kv_dtype_, .block_size = block_size, .num_blocks = 256, .seed = 99});
     TestSequence got = sequence_in(runner);
     runner.run(got, 16);
     expect_same_bits(got, wanted_);
@@ -93,7 +99,7 @@ TEST_P(SameLogits, WithOtherBlocks) {
 }
 
 TEST_P(SameLogits, AmongStrangers) {
-  TestRunner runner(dir_, {.isa = isa_, .num_threads = 2, .num_blocks = 128});
+  TestRunner runner(dir_, {.isa = isa_, .kv_dtype = kv_dtype_, .num_threads = 2, .num_blocks = 128});
   TestSequence before = runner.make_sequence(random_ids(60, 512, 21), kTile);
   TestSequence after = runner.make_sequence(random_ids(90, 512, 22), kTile);
   TestSequence got = sequence_in(runner);
@@ -117,8 +123,8 @@ std::string test_name(const testing::TestParamInfo<SameLogits::ParamType>& test)
 
 // 5 tokens: absorbed only; 43: full tiles and a tail.
 INSTANTIATE_TEST_SUITE_P(Tiny, SameLogits,
-                         testing::Combine(testing::Values<size_t>(0, 1), testing::ValuesIn(available_isas()),
-                                          testing::Values(5, 43)),
+                         testing::Combine(testing::Range<size_t>(0, std::size(kModels)),
+                                          testing::ValuesIn(available_isas()), testing::Values(5, 43)),
                          test_name);
 
 // Beyond one attention segment of 1,024 positions.
@@ -133,6 +139,35 @@ TEST(SameLogitsLong, AcrossSegments) {
   TestSequence chunked = runner.make_sequence(ids, 256);
   runner.run(chunked, 100);
   expect_same_bits(chunked, whole);
+}
+
+// The control: an FP8 cache rounds, so logits differ; and no more than rounding can: an error of layout or of scale
+// would leave logits that have nothing to do with each other (root mean squares of differences sqrt(2) times their
+// own), while a relative error of at most 2^-4 in each key and value leaves a few hundredths.
+TEST(Fp8Cache, ChangesLogitsByRoundingOnly) {
+  const std::vector<int32_t> ids = random_ids(60, 512, 5);
+  for (const Isa isa : available_isas()) {
+    SCOPED_TRACE(isa_name(isa));
+    TestRunner act(checkpoint_of(0), {.isa = isa}), f8(checkpoint_of(0), {.isa = isa, .kv_dtype = DType::kF8E4M3});
+    EXPECT_EQ(act.model().kv_bytes_per_token(),
+              f8.model().kv_bytes_per_token() * static_cast<int64_t>(dtype_size_bytes(kernels_for(isa).act_dtype)));
+    TestSequence wanted = act.make_sequence(ids, kTile), got = f8.make_sequence(ids, kTile);
+    wanted.expanded_end = got.expanded_end = 32;
+    act.run(wanted, 16);
+    f8.run(got, 16);
+    double squares = 0, differences = 0;
+    for (size_t position = 0; position < ids.size(); ++position) {
+      for (size_t i = 0; i < wanted.logits[position].size(); ++i) {
+        squares += std::pow(wanted.logits[position][i], 2);
+        differences += std::pow(wanted.logits[position][i] - got.logits[position][i], 2);
+      }
+    }
+    EXPECT_GT(differences, 0);
+    EXPECT_LT(std::sqrt(differences / squares), 0.2);
+    const double kv_bytes = act.model().profile().of(StepPhase::kAttention).kv_bytes;
+    const double f8_kv_bytes = f8.model().profile().of(StepPhase::kAttention).kv_bytes;
+    EXPECT_EQ(kv_bytes, f8_kv_bytes * static_cast<double>(dtype_size_bytes(kernels_for(isa).act_dtype)));
+  }
 }
 
 }  // namespace

@@ -83,6 +83,7 @@ void write_single_file(const std::filesystem::path& dir, const StoredTensors& te
 TestRunner::TestRunner(const std::filesystem::path& dir, const Options& options) : options_(options) {
   LoadOptions load;
   load.kernels = &kernels_for(options.isa);
+  load.kv_dtype = options.kv_dtype;
   load.num_threads = options.num_threads;
   model_ = require(load_deepseek_v3(dir, load));
   require(model_->allocate_kv(options.num_blocks, options.block_size, options.max_tokens));

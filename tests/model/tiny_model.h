@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -48,6 +49,7 @@ class TestRunner {
  public:
   struct Options {
     Isa isa = Isa::kPortable;
+    std::optional<DType> kv_dtype;  // as LoadOptions
     int num_threads = 1;
     int64_t block_size = 8;
     int64_t num_blocks = 64;

@@ -18,6 +18,7 @@
 
 #include "engine/engine.h"
 #include "kernels/kernels.h"
+#include "kernels/row_math.h"
 #include "model/load_model.h"
 #include "support/test_files.h"
 #include "synth_checkpoint/synth_checkpoint.h"
@@ -33,6 +34,7 @@ struct ModelCase {
   int64_t block_size;
   std::vector<int64_t> prompt_lengths;
   const char* isa = "auto";
+  const char* kv_cache_dtype = "auto";
 };
 
 const ModelCase kCases[] = {
@@ -41,6 +43,7 @@ const ModelCase kCases[] = {
     {"tiny_v3_portable", "config_tiny_v3.json", 8, 256, 4, {5, 8, 40}, "portable"},
     {"tiny_v3_avx2", "config_tiny_v3.json", 8, 256, 4, {5, 8, 40, 200}, "avx2"},
     {"tiny_v3_avx512", "config_tiny_v3.json", 8, 256, 4, {5, 8, 40, 200}, "avx512"},
+    {"tiny_v3_kv_fp8", "config_tiny_v3.json", 8, 256, 4, {5, 8, 40, 200}, "auto", "fp8"},
     {"nano", nullptr, 256, 2048, 64, {5, 255, 256, 257, 700, 1500}},
 };
 
@@ -115,6 +118,7 @@ class SameTokens : public testing::TestWithParam<ModelCase> {
     const auto kernels = select_kernels(GetParam().isa);
     if (!kernels) GTEST_SKIP() << kernels.error().message;
     kernels_ = *kernels;
+    kv_dtype_ = select_kv_dtype(GetParam().kv_cache_dtype, *kernels_).value();
     if (GetParam().tiny_config) {
       const auto config = spec_data(GetParam().tiny_config);
       if (!config) GTEST_SKIP() << skip_reason(GetParam().tiny_config);
@@ -128,7 +132,8 @@ class SameTokens : public testing::TestWithParam<ModelCase> {
   }
 
   std::unique_ptr<Engine> start(const Variant& variant) {
-    auto model = load_deepseek_v3(dir_, {.kernels = kernels_, .num_threads = variant.num_threads});
+    auto model =
+        load_deepseek_v3(dir_, {.kernels = kernels_, .kv_dtype = kv_dtype_, .num_threads = variant.num_threads});
     if (!model) throw std::runtime_error(model.error().message);
     vocab_size_ = (*model)->vocab_size();
     EngineOptions options;
@@ -141,6 +146,7 @@ class SameTokens : public testing::TestWithParam<ModelCase> {
     options.max_chunk_tokens = variant.max_chunk_tokens;
     options.enable_prefix_caching = variant.enable_prefix_caching;
     options.check_invariants = true;
+    options.row_math = &row_math_for(kernels_->isa);
     auto engine = make_engine(std::move(*model), options);
     if (!engine) throw std::runtime_error(engine.error().message);
     return std::move(*engine);
@@ -213,6 +219,7 @@ class SameTokens : public testing::TestWithParam<ModelCase> {
   TempDir temp_;
   std::filesystem::path dir_;
   const KernelTable* kernels_ = nullptr;
+  DType kv_dtype_ = DType::kBF16;
   int64_t vocab_size_ = 0;
   std::map<std::string, Answer> wanted_;
 };

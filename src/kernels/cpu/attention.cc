@@ -76,14 +76,18 @@ void pack_lane(bf16_t* panel, int64_t lane, int64_t k_begin, const bf16_t* src, 
   }
 }
 
-// Starts reading the keys of the next group: cache rows lie in blocks, which no hardware prefetcher follows.
-void prefetch_keys(const SegmentWorkspace& work, int64_t first, int64_t count) {
+// Cache rows lie in blocks, which no hardware prefetcher follows.
+void prefetch_row(const void* row, int64_t size_bytes) {
   constexpr int64_t kLineBytes = 64;
+  for (int64_t at = 0; at < size_bytes; at += kLineBytes) {
+    __builtin_prefetch(static_cast<const std::byte*>(row) + at, /*rw=*/0, /*locality=*/2);
+  }
+}
+
+// Starts reading the keys of the next group.
+void prefetch_keys(const SegmentWorkspace& work, int64_t first, int64_t count) {
   for (int64_t t = 0; t < count; ++t) {
-    const auto* row = reinterpret_cast<const std::byte*>(work.key_rows[first + t]);
-    for (int64_t at = 0; at < work.key_cols * static_cast<int64_t>(sizeof(bf16_t)); at += kLineBytes) {
-      __builtin_prefetch(row + at, /*rw=*/0, /*locality=*/2);
-    }
+    prefetch_row(work.key_rows[first + t], work.key_cols * static_cast<int64_t>(sizeof(bf16_t)));
   }
 }
 
@@ -158,17 +162,48 @@ void finish_lane(const Primitives& p, const PanelState& state, int64_t lane, int
   }
 }
 
-const bf16_t* cache_row(const PagedKvView& kv, const int32_t* block_table, int64_t position) {
-  return reinterpret_cast<const bf16_t*>(kv.row(block_table, position));
-}
+// The cache's rows of some positions in BF16: where they lie or, of an FP8 cache, decoded.
+class CacheRows {
+ public:
+  // Room for most_rows decoded rows.
+  CacheRows(Carver& carver, const PagedKvView* kv, int64_t row_elements, int64_t most_rows)
+      : kv_(kv),
+        row_elements_(row_elements),
+        stride_((row_elements + kLanes - 1) / kLanes * kLanes),
+        decoded_(carver.take<bf16_t>(kv->dtype == DType::kF8E4M3 ? most_rows * stride_ : 0)) {}
+
+  // rows[0 .. count) = positions first .. first + count - 1, valid until the next call.
+  void get(const Primitives& p, const int32_t* block_table, int64_t first, int64_t count, const bf16_t** rows) const {
+    if (kv_->dtype != DType::kF8E4M3) {
+      for (int64_t t = 0; t < count; ++t) {
+        rows[t] = reinterpret_cast<const bf16_t*>(kv_->row(block_table, first + t));
+      }
+      return;
+    }
+    constexpr int64_t kAheadRows = 8;
+    for (int64_t t = 0; t < count; ++t) {
+      if (t + kAheadRows < count) prefetch_row(kv_->row(block_table, first + t + kAheadRows), row_elements_);
+      bf16_t* row = decoded_ + t * stride_;
+      p.decode_f8_row(reinterpret_cast<const uint8_t*>(kv_->row(block_table, first + t)), row_elements_, row);
+      rows[t] = row;
+    }
+  }
+
+ private:
+  const PagedKvView* kv_;
+  int64_t row_elements_, stride_;
+  bf16_t* decoded_;  // [most_rows][stride_]
+};
 
 struct AbsorbedWorkspace {
   SegmentWorkspace segment;
+  CacheRows cache_rows;
   bf16_t* queries;  // packed panel
 
   AbsorbedWorkspace(Carver& carver, const AbsorbedAttentionArgs& a)
       : segment(carver, std::min(kAttentionSegment, a.num_positions), a.kv_lora_rank + a.qk_rope_head_dim,
                 a.kv_lora_rank),
+        cache_rows(carver, a.kv, segment.key_cols, std::min(kAttentionSegment, a.num_positions)),
         queries(carver.take<bf16_t>(segment.panel_elements())) {
     segment.keys_scattered = true;
   }
@@ -178,15 +213,17 @@ struct AbsorbedWorkspace {
 struct ExpandedWorkspace {
   int64_t num_panels;
   SegmentWorkspace segment;
-  bf16_t* queries;     // [num_panels] packed panels
-  PanelState state;    // of the first panel, the others follow
-  PanelState scratch;  // the segment at work
-  bf16_t* keys;        // [segment][qk_nope + qk_rope]
-  bf16_t* values;      // [segment][v_head_dim]
+  CacheRows cache_rows;  // of one group of keys
+  bf16_t* queries;       // [num_panels] packed panels
+  PanelState state;      // of the first panel, the others follow
+  PanelState scratch;    // the segment at work
+  bf16_t* keys;          // [segment][qk_nope + qk_rope]
+  bf16_t* values;        // [segment][v_head_dim]
 
   ExpandedWorkspace(Carver& carver, const ExpandedAttentionArgs& a)
       : num_panels(num_lane_panels(a.num_queries)),
         segment(carver, segment_keys(a), a.qk_nope_head_dim + a.qk_rope_head_dim, a.v_head_dim),
+        cache_rows(carver, a.kv, a.kv_lora_rank + a.qk_rope_head_dim, kMaxTokens),
         queries(carver.take<bf16_t>(num_panels * segment.panel_elements())),
         state{carver.take<float>(num_panels * kLanes), carver.take<float>(num_panels * kLanes),
               carver.take<float>(num_panels * kLanes * a.v_head_dim)},
@@ -223,8 +260,8 @@ void expand_segment(const Primitives& p, const ExpandedAttentionArgs& a, const E
   for (int64_t first = 0; first < num_keys;) {
     const bf16_t* latents[kMaxTokens];
     const int64_t count = next_group(p, num_keys - first);
+    work.cache_rows.get(p, a.block_table, segment_begin + first, count, latents);
     for (int64_t t = 0; t < count; ++t) {
-      latents[t] = cache_row(*a.kv, a.block_table, segment_begin + first + t);
       bf16_t* key = work.keys + (first + t) * key_cols;
       std::copy(latents[t] + a.kv_lora_rank, latents[t] + a.kv_lora_rank + a.qk_rope_head_dim,
                 key + a.qk_nope_head_dim);
@@ -252,9 +289,8 @@ void attend_absorbed_segment(const Primitives& p, const AbsorbedAttentionArgs& a
   }
   const int64_t begin = segment * kAttentionSegment;
   const int64_t num_keys = std::min(kAttentionSegment, a.num_positions - begin);
-  for (int64_t t = 0; t < num_keys; ++t) {
-    work.segment.key_rows[t] = work.segment.value_rows[t] = cache_row(*a.kv, a.block_table, begin + t);
-  }
+  work.cache_rows.get(p, a.block_table, begin, num_keys, work.segment.key_rows);
+  std::copy(work.segment.key_rows, work.segment.key_rows + num_keys, work.segment.value_rows);
   int32_t limits[kLanes];
   std::fill(limits, limits + kLanes, static_cast<int32_t>(num_keys));
   attend_keys(p, work.segment, work.queries, a.num_heads, num_keys, limits, a.scale, state);

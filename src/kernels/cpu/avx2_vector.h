@@ -50,6 +50,23 @@ struct Avx2 {
     return _mm256_mul_ps(_mm256_mul_ps(x, power(half)), power(_mm256_sub_epi32(exponent, half)));
   }
 
+  // The low 9 bits of each element's bits, moved to where sign and exponent lie.
+  static Float low_bits_as_exponent(Float x) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 23));
+  }
+
+  // Over all elements, as a binary tree.
+  static float largest(Float x) {
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+  }
+  static float sum(Float x) {
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+  }
+
   static Mask not_less(Float a, Float b) { return _mm256_cmp_ps(a, b, _CMP_NLT_UQ); }
   // Where t < limits[i].
   static Mask below(const int32_t* limits, int64_t t) {
@@ -57,6 +74,8 @@ struct Avx2 {
     return _mm256_castsi256_ps(_mm256_cmpgt_epi32(bounds, _mm256_set1_epi32(static_cast<int>(t))));
   }
   static Float select(Mask mask, Float yes, Float no) { return _mm256_blendv_ps(no, yes, mask); }
+  static Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
+  static bool any(Mask mask) { return _mm256_movemask_ps(mask) != 0; }
 
   static Float load_bf16(const bf16_t* at) {
     return _mm256_castsi256_ps(

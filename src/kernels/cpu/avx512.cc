@@ -3,6 +3,7 @@
 #include "kernels/cpu/fp32_attention.h"
 #include "kernels/cpu/fp32_dot.h"
 #include "kernels/cpu/fp32_kernels.h"
+#include "tensor/fp8.h"
 
 namespace hadal::cpu::avx512 {
 namespace {
@@ -106,6 +107,25 @@ void add_leaves_f8(const LeavesArgs& args) { run_for_tokens<LeavesTokens, Instru
 void add_leaves_bf16(const LeavesArgs& args) { run_for_tokens<LeavesTokens, Instructions, Bf16>(args); }
 void silu_mul(const float* gate, const float* up, int64_t n, bf16_t* out) { silu_mul_in<Avx512>(gate, up, n, out); }
 void round_row(const float* in, int64_t n, bf16_t* out) { round_row_in<Avx512>(in, n, out); }
+
+// Exact for all 256 codes: a table of 128 words in four registers, and the sign.
+void decode_f8_row(const uint8_t* codes, int64_t n, bf16_t* out) {
+  const __m512i table[4] = {_mm512_load_si512(kE4m3ToBf16.data()), _mm512_load_si512(kE4m3ToBf16.data() + 32),
+                            _mm512_load_si512(kE4m3ToBf16.data() + 64), _mm512_load_si512(kE4m3ToBf16.data() + 96)};
+  for (int64_t i = 0; i < n; i += 32) {
+    const __mmask32 mask = n - i >= 32 ? ~uint32_t{0} : (uint32_t{1} << (n - i)) - 1;
+    const __m512i words = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(mask, codes + i));
+    const __m512i small = _mm512_permutex2var_epi16(table[0], words, table[1]);
+    const __m512i large = _mm512_permutex2var_epi16(table[2], words, table[3]);
+    const __mmask32 is_large = _mm512_test_epi16_mask(words, _mm512_set1_epi16(0x40));
+    const __m512i magnitude = _mm512_mask_blend_epi16(is_large, small, large);
+    const __m512i sign = _mm512_slli_epi16(words, 8);
+    constexpr int kOrAnd = 0xF8;  // a | (b & c)
+    const __m512i sign_bit = _mm512_set1_epi16(static_cast<int16_t>(0x8000));
+    _mm512_mask_storeu_epi16(out + i, mask, _mm512_ternarylogic_epi32(magnitude, sign, sign_bit, kOrAnd));
+  }
+}
+
 void softmax_segment(const SoftmaxArgs& args) { softmax_segment_in<Avx512>(args); }
 void weighted_values(const ValuesArgs& args) { weighted_values_in<Instructions>(args); }
 

@@ -45,8 +45,9 @@ struct F8Loader {
         lower1(_mm512_load_si512(kLowerBytes.bytes + 64)),
         sign(_mm512_set1_epi8(static_cast<char>(0x80))) {}
 
-  WeightPair load(const char* at) const {
-    const __m512i codes = _mm512_loadu_si512(at);
+  WeightPair load(const char* at) const { return decode(_mm512_loadu_si512(at)); }
+  // Inside each 128-bit lane the first eight values lie in low, the others in high.
+  WeightPair decode(__m512i codes) const {
     constexpr int kOrAnd = 0xF8;  // a | (b & c)
     const __m512i upper =
         _mm512_ternarylogic_epi32(_mm512_permutex2var_epi8(upper0, codes, upper1), codes, sign, kOrAnd);
@@ -209,7 +210,7 @@ struct LeavesTokens {
 // One instance for every size of token group.
 template <template <typename, int> class Kernel, typename Loader, typename Args>
 void run_for_tokens(const Args& args) {
-  static_assert(kMaxTokens == 12);
+  static_assert(kRegisterTokens == 12);
   using Function = void (*)(const Args&);
   static constexpr Function kByTokens[] = {Kernel<Loader, 1>::run,  Kernel<Loader, 2>::run,  Kernel<Loader, 3>::run,
                                            Kernel<Loader, 4>::run,  Kernel<Loader, 5>::run,  Kernel<Loader, 6>::run,
@@ -242,6 +243,19 @@ void round_row(const float* in, int64_t n, bf16_t* out) {
   for (int64_t i = 0; i < n; i += 16) {
     const __mmask16 mask = tail_mask(n, i);
     _mm256_mask_storeu_epi16(out + i, mask, (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, in + i)));
+  }
+}
+
+void decode_f8_row(const uint8_t* codes, int64_t n, bf16_t* out) {
+  const F8Loader loader;
+  // Eights of codes, so dealt out that decoding leaves them in order.
+  const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+  for (int64_t i = 0; i < n; i += 64) {
+    const __mmask64 mask = n - i >= 64 ? ~uint64_t{0} : (uint64_t{1} << (n - i)) - 1;
+    const __m512i dealt = _mm512_permutexvar_epi64(order, _mm512_maskz_loadu_epi8(mask, codes + i));
+    const WeightPair values = loader.decode(dealt);
+    _mm512_mask_storeu_epi16(out + i, static_cast<__mmask32>(mask), values.low);
+    _mm512_mask_storeu_epi16(out + i + 32, static_cast<__mmask32>(mask >> 32), values.high);
   }
 }
 

@@ -29,12 +29,19 @@ struct Avx512 {
   static Float min(Float a, Float b) { return _mm512_min_ps(a, b); }
   static Float round(Float x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static Float scale_by_power(Float x, Float n) { return _mm512_scalef_ps(x, n); }
+  static Float low_bits_as_exponent(Float x) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 23));
+  }
+  static float largest(Float x) { return _mm512_reduce_max_ps(x); }
+  static float sum(Float x) { return _mm512_reduce_add_ps(x); }
 
   static Mask not_less(Float a, Float b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ); }
   static Mask below(const int32_t* limits, int64_t t) {
     return _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(limits), _mm512_set1_epi32(static_cast<int>(t)));
   }
   static Float select(Mask mask, Float yes, Float no) { return _mm512_mask_blend_ps(mask, no, yes); }
+  static Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
+  static bool any(Mask mask) { return mask != 0; }
 
   static Float load_bf16(const bf16_t* at) {
     return _mm512_castsi512_ps(

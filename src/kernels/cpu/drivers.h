@@ -26,7 +26,7 @@ int64_t absorbed_segment_scratch_bytes(const AbsorbedAttentionArgs& args);
 void attend_expanded(const Primitives& p, const ExpandedAttentionArgs& args, std::byte* scratch);
 int64_t expanded_scratch_bytes(const ExpandedAttentionArgs& args);
 
-// out[t][0..31] = one panel times a group of at most kMaxTokens tokens; picks the primitive of the matrix's dtype.
+// out[t][0..31] = one panel times a group of at most Primitives::max_group tokens; picks the primitive of the matrix's dtype.
 void dot_panel(const Primitives& p, const PackedMatrix& w, int64_t panel, const bf16_t* const* x, int64_t num_tokens,
                float* out);
 
@@ -38,7 +38,8 @@ void prefetch_panel_start(const PackedMatrix& w, int64_t panel);
 // Size of the next token group when `left` tokens remain: as few groups as possible, of nearly equal size, rounded up
 // to what the primitives are cut for.
 inline int64_t next_group(const Primitives& p, int64_t left) {
-  const int64_t largest = kernel_tuning().max_group_tokens;
+  const int64_t tuned = kernel_tuning().max_group_tokens;
+  const int64_t largest = tuned > 0 && tuned < p.max_group ? tuned : p.max_group;
   const int64_t groups = (left + largest - 1) / largest;
   const int64_t even = (left + groups - 1) / groups;
   const int64_t rounded = (even + p.group_unit - 1) / p.group_unit * p.group_unit;

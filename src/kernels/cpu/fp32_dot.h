@@ -205,7 +205,7 @@ struct LeavesTokens {
 // One instance for every size of token group.
 template <template <typename, typename, int> class Kernel, typename I, template <int> class Rows, typename Args>
 inline void run_for_tokens(const Args& args) {
-  static_assert(kMaxTokens == 12);
+  static_assert(kRegisterTokens == 12);
   using Function = void (*)(const Args&);
   static constexpr Function kByTokens[] = {
       Kernel<I, Rows<1>, 1>::run,   Kernel<I, Rows<2>, 2>::run,   Kernel<I, Rows<3>, 3>::run,

@@ -120,6 +120,10 @@ void round_row(const float* in, int64_t n, bf16_t* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = f32_to_bf16(in[i]);
 }
 
+void decode_f8_row(const uint8_t* codes, int64_t n, bf16_t* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = e4m3_to_bf16(codes[i]);
+}
+
 void softmax_segment(const SoftmaxArgs& a) {
   constexpr float kNone = -std::numeric_limits<float>::infinity();
   float segment_max[kLanes], segment_sum[kLanes] = {};
@@ -159,12 +163,14 @@ void weighted_values(const ValuesArgs& a) {
 }
 
 namespace {
-constexpr Primitives kPrimitives = {.group_unit = 1,
+constexpr Primitives kPrimitives = {.max_group = kRegisterTokens,
+                                    .group_unit = 1,
                                     .f8 = {dot<uint8_t>, add_leaves<uint8_t>},
                                     .bf16 = {dot<bf16_t>, add_leaves<bf16_t>},
                                     .f32 = {dot_f32, add_leaves_f32},
                                     .silu_mul = silu_mul,
                                     .round_row = round_row,
+                                    .decode_f8_row = decode_f8_row,
                                     .softmax_segment = softmax_segment,
                                     .weighted_values = weighted_values};
 constexpr KernelTable kTable = make_table<kPrimitives>(Isa::kPortable, "portable");

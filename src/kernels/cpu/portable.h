@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cpu/primitives.h"
+#include "kernels/row_math.h"
 
 namespace hadal::cpu::portable {
 
@@ -11,5 +12,6 @@ void silu_mul(const float* gate, const float* up, int64_t n, bf16_t* out);
 void round_row(const float* in, int64_t n, bf16_t* out);
 void softmax_segment(const SoftmaxArgs& args);
 void weighted_values(const ValuesArgs& args);
+extern const RowMath kRowMath;
 
 }  // namespace hadal::cpu::portable

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/cpu/drivers.h"
+#include "tensor/fp8.h"
 
 namespace hadal::cpu {
 namespace {
@@ -24,17 +25,30 @@ float sum_of_squares(const float* x, int64_t dim) {
   return sums[0];
 }
 
-void normalise(const Primitives& p, const float* x, const float* weight, int64_t dim, float eps, bf16_t* out) {
+// Finished values go to `store(values, n, begin)`, which rounds them into elements begin .. of the output.
+auto store_bf16(const Primitives& p, bf16_t* out) {
+  return [&p, out](const float* values, int64_t n, int64_t begin) { p.round_row(values, n, out + begin); };
+}
+
+auto store_f8(uint8_t* out) {
+  return [out](const float* values, int64_t n, int64_t begin) {
+    for (int64_t i = 0; i < n; ++i) out[begin + i] = f32_to_e4m3(values[i]);
+  };
+}
+
+template <typename Store>
+void normalise(const float* x, const float* weight, int64_t dim, float eps, const Store& store) {
   const float factor = 1.0f / std::sqrt(sum_of_squares(x, dim) / static_cast<float>(dim) + eps);
   float chunk[kChunk];
   for (int64_t begin = 0; begin < dim; begin += kChunk) {
     const int64_t n = std::min(kChunk, dim - begin);
     for (int64_t i = 0; i < n; ++i) chunk[i] = weight[begin + i] * (x[begin + i] * factor);
-    p.round_row(chunk, n, out + begin);
+    store(chunk, n, begin);
   }
 }
 
-void rotate(const Primitives& p, const float* in, int64_t dim, const float* cos, const float* sin, bf16_t* out) {
+template <typename Store>
+void rotate(const float* in, int64_t dim, const float* cos, const float* sin, const Store& store) {
   float chunk[kChunk];
   for (int64_t begin = 0; begin < dim; begin += kChunk) {
     const int64_t n = std::min(kChunk, dim - begin);
@@ -44,14 +58,20 @@ void rotate(const Primitives& p, const float* in, int64_t dim, const float* cos,
       chunk[i] = a * c - b * s;
       chunk[i + 1] = a * s + b * c;
     }
-    p.round_row(chunk, n, out + begin);
+    store(chunk, n, begin);
   }
+}
+
+template <typename Store>
+void write_latent_parts(const WriteLatentArgs& a, const Store& store_latent, const Store& store_key) {
+  normalise(a.kv, a.weight, a.kv_lora_rank, a.eps, store_latent);
+  rotate(a.kv + a.kv_lora_rank, a.qk_rope_head_dim, a.cos, a.sin, store_key);
 }
 
 }  // namespace
 
 void rms_norm(const Primitives& p, const RmsNormArgs& a) {
-  normalise(p, a.x, a.weight, a.dim, a.eps, static_cast<bf16_t*>(a.out));
+  normalise(a.x, a.weight, a.dim, a.eps, store_bf16(p, static_cast<bf16_t*>(a.out)));
 }
 
 void query_rope(const Primitives& p, const QueryRopeArgs& a) {
@@ -60,14 +80,18 @@ void query_rope(const Primitives& p, const QueryRopeArgs& a) {
     const float* q = a.q + h * head_dim;
     bf16_t* out = static_cast<bf16_t*>(a.out) + h * head_dim;
     p.round_row(q, a.qk_nope_head_dim, out);
-    rotate(p, q + a.qk_nope_head_dim, a.qk_rope_head_dim, a.cos, a.sin, out + a.qk_nope_head_dim);
+    rotate(q + a.qk_nope_head_dim, a.qk_rope_head_dim, a.cos, a.sin, store_bf16(p, out + a.qk_nope_head_dim));
   }
 }
 
 void write_latent(const Primitives& p, const WriteLatentArgs& a) {
-  auto* row = static_cast<bf16_t*>(a.row);
-  normalise(p, a.kv, a.weight, a.kv_lora_rank, a.eps, row);
-  rotate(p, a.kv + a.kv_lora_rank, a.qk_rope_head_dim, a.cos, a.sin, row + a.kv_lora_rank);
+  if (a.row_dtype == DType::kF8E4M3) {
+    auto* row = static_cast<uint8_t*>(a.row);
+    write_latent_parts(a, store_f8(row), store_f8(row + a.kv_lora_rank));
+  } else {
+    auto* row = static_cast<bf16_t*>(a.row);
+    write_latent_parts(a, store_bf16(p, row), store_bf16(p, row + a.kv_lora_rank));
+  }
 }
 
 }  // namespace hadal::cpu

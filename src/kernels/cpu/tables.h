@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/kernels.h"
+#include "kernels/row_math.h"
 
 namespace hadal::cpu {
 
@@ -10,5 +11,8 @@ const KernelTable& portable_table();
 const KernelTable* avx2_table();
 const KernelTable* avx512_table();
 const KernelTable* avx512_bf16_table();
+// The row passes, likewise.
+const RowMath* avx2_row_math();
+const RowMath* avx512_row_math();
 
 }  // namespace hadal::cpu

@@ -91,18 +91,24 @@ int64_t down_scratch_bytes(const DownArgs& a) {
   return a.num_tokens * a.num_leaves * static_cast<int64_t>(sizeof(float));
 }
 
-void normalise(const float* x, const float* weight, int64_t dim, float eps, float* out) {
+// Finished values are rounded to the output's elements.
+void store(float value, float* to) { *to = value; }
+void store(float value, uint8_t* to) { *to = f32_to_e4m3(value); }
+
+template <typename Element>
+void normalise(const float* x, const float* weight, int64_t dim, float eps, Element* out) {
   double squares = 0;
   for (int64_t i = 0; i < dim; ++i) squares += static_cast<double>(x[i]) * x[i];
   const double factor = 1 / std::sqrt(squares / static_cast<double>(dim) + eps);
-  for (int64_t i = 0; i < dim; ++i) out[i] = static_cast<float>(weight[i] * (x[i] * factor));
+  for (int64_t i = 0; i < dim; ++i) store(static_cast<float>(weight[i] * (x[i] * factor)), out + i);
 }
 
-void rotate(const float* in, int64_t dim, const float* cos, const float* sin, float* out) {
+template <typename Element>
+void rotate(const float* in, int64_t dim, const float* cos, const float* sin, Element* out) {
   for (int64_t i = 0; i < dim / 2; ++i) {
     const double a = in[2 * i], b = in[2 * i + 1];
-    out[2 * i] = static_cast<float>(a * cos[i] - b * sin[i]);
-    out[2 * i + 1] = static_cast<float>(a * sin[i] + b * cos[i]);
+    store(static_cast<float>(a * cos[i] - b * sin[i]), out + 2 * i);
+    store(static_cast<float>(a * sin[i] + b * cos[i]), out + 2 * i + 1);
   }
 }
 
@@ -118,10 +124,16 @@ void query_rope(const QueryRopeArgs& a) {
   }
 }
 
-void write_latent(const WriteLatentArgs& a) {
-  auto* row = static_cast<float*>(a.row);
+template <typename Element>
+void write_latent_row(const WriteLatentArgs& a, Element* row) {
   normalise(a.kv, a.weight, a.kv_lora_rank, a.eps, row);
   rotate(a.kv + a.kv_lora_rank, a.qk_rope_head_dim, a.cos, a.sin, row + a.kv_lora_rank);
+}
+
+void write_latent(const WriteLatentArgs& a) {
+  if (a.row_dtype == DType::kF8E4M3) return write_latent_row(a, static_cast<uint8_t*>(a.row));
+  HADAL_CHECK(a.row_dtype == DType::kF32, "no cache of type {}", dtype_name(a.row_dtype));
+  write_latent_row(a, static_cast<float*>(a.row));
 }
 
 }  // namespace

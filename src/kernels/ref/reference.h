@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/kernels.h"
+#include "kernels/row_math.h"
 
 namespace hadal::reference {
 
@@ -19,5 +20,6 @@ void attend_expanded(const ExpandedAttentionArgs& args, std::byte* scratch);
 int64_t expanded_scratch_bytes(const ExpandedAttentionArgs& args);
 
 extern const KernelTable kTable;
+extern const RowMath kRowMath;
 
 }  // namespace hadal::reference

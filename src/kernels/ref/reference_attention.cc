@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/check.h"
 #include "kernels/ref/reference.h"
+#include "tensor/fp8.h"
 
 namespace hadal::reference {
 namespace {
@@ -9,13 +11,32 @@ namespace {
 constexpr int64_t kDoubleBytes = sizeof(double);
 constexpr int64_t kFloatBytes = sizeof(float);
 
-const float* cache_row(const PagedKvView& kv, const int32_t* block_table, int64_t position) {
-  return reinterpret_cast<const float*>(kv.row(block_table, position));
-}
+// One position's row, of either dtype.
+class CacheRow {
+ public:
+  CacheRow(const PagedKvView& kv, const int32_t* block_table, int64_t position)
+      : row_(kv.row(block_table, position)), is_f8_(kv.dtype == DType::kF8E4M3) {
+    HADAL_CHECK(is_f8_ || kv.dtype == DType::kF32, "no cache of type {}", dtype_name(kv.dtype));
+  }
+  float operator[](int64_t i) const {
+    return is_f8_ ? e4m3_to_f32(reinterpret_cast<const uint8_t*>(row_)[i]) : reinterpret_cast<const float*>(row_)[i];
+  }
+
+ private:
+  const std::byte* row_;
+  bool is_f8_;
+};
 
 double dot_f32(const float* a, const float* b, int64_t n) {
   double sum = 0;
   for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(a[i]) * b[i];
+  return sum;
+}
+
+// q . row[begin .. begin + n)
+double dot_row(const float* q, const CacheRow& row, int64_t begin, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(q[i]) * row[begin + i];
   return sum;
 }
 
@@ -44,9 +65,9 @@ void attend_absorbed_segment(const AbsorbedAttentionArgs& a, int64_t segment, st
     const float* q_latent = static_cast<const float*>(a.q_latent) + h * a.q_latent_stride;
     const float* q_rope = static_cast<const float*>(a.q_rope) + h * a.q_rope_stride;
     for (int64_t t = 0; t < num_keys; ++t) {
-      const float* row = cache_row(*a.kv, a.block_table, begin + t);
-      weights[t] = a.scale *
-                   (dot_f32(q_latent, row, a.kv_lora_rank) + dot_f32(q_rope, row + a.kv_lora_rank, a.qk_rope_head_dim));
+      const CacheRow row(*a.kv, a.block_table, begin + t);
+      weights[t] = a.scale * (dot_row(q_latent, row, 0, a.kv_lora_rank) +
+                              dot_row(q_rope, row, a.kv_lora_rank, a.qk_rope_head_dim));
     }
     const double max = *std::max_element(weights, weights + num_keys);
     double sum = 0;
@@ -55,7 +76,7 @@ void attend_absorbed_segment(const AbsorbedAttentionArgs& a, int64_t segment, st
     state[1] = sum;
     for (int64_t i = 0; i < a.kv_lora_rank; ++i) {
       double value = 0;
-      for (int64_t t = 0; t < num_keys; ++t) value += weights[t] * cache_row(*a.kv, a.block_table, begin + t)[i];
+      for (int64_t t = 0; t < num_keys; ++t) value += weights[t] * CacheRow(*a.kv, a.block_table, begin + t)[i];
       state[2 + i] = value;
     }
   }
@@ -80,14 +101,17 @@ void finish_absorbed(const AbsorbedAttentionArgs& a, std::byte* state) {
   }
 }
 
-// Scratch: double scores [positions], then f32 expanded keys [positions][qk_nope] and values [positions][v].
+// Scratch: double scores [positions], then f32 expanded keys [positions][qk_nope] and values [positions][v], and one
+// latent [kv_lora_rank].
 void attend_expanded(const ExpandedAttentionArgs& a, std::byte* scratch) {
   const int64_t num_positions = a.first_position + a.num_queries;
   auto* scores = reinterpret_cast<double*>(scratch);
   auto* keys = reinterpret_cast<float*>(scratch + num_positions * kDoubleBytes);
   float* values = keys + num_positions * a.qk_nope_head_dim;
+  float* latent = values + num_positions * a.v_head_dim;
   for (int64_t t = 0; t < num_positions; ++t) {
-    const float* latent = cache_row(*a.kv, a.block_table, t);
+    const CacheRow row(*a.kv, a.block_table, t);
+    for (int64_t i = 0; i < a.kv_lora_rank; ++i) latent[i] = row[i];
     for (int64_t i = 0; i < a.qk_nope_head_dim; ++i) {
       keys[t * a.qk_nope_head_dim + i] = static_cast<float>(dot(*a.w_uk, i, latent, 0, a.kv_lora_rank));
     }
@@ -99,9 +123,9 @@ void attend_expanded(const ExpandedAttentionArgs& a, std::byte* scratch) {
     const float* q = static_cast<const float*>(a.q) + query * a.q_stride;
     const int64_t visible = a.first_position + query + 1;
     for (int64_t t = 0; t < visible; ++t) {
-      const float* rope_key = cache_row(*a.kv, a.block_table, t) + a.kv_lora_rank;
+      const CacheRow row(*a.kv, a.block_table, t);
       scores[t] = a.scale * (dot_f32(q, keys + t * a.qk_nope_head_dim, a.qk_nope_head_dim) +
-                             dot_f32(q + a.qk_nope_head_dim, rope_key, a.qk_rope_head_dim));
+                             dot_row(q + a.qk_nope_head_dim, row, a.kv_lora_rank, a.qk_rope_head_dim));
     }
     softmax(scores, visible);
     float* out = static_cast<float*>(a.out) + query * a.out_stride;
@@ -114,7 +138,8 @@ void attend_expanded(const ExpandedAttentionArgs& a, std::byte* scratch) {
 }
 
 int64_t expanded_scratch_bytes(const ExpandedAttentionArgs& a) {
-  return (a.first_position + a.num_queries) * (kDoubleBytes + (a.qk_nope_head_dim + a.v_head_dim) * kFloatBytes);
+  return (a.first_position + a.num_queries) * (kDoubleBytes + (a.qk_nope_head_dim + a.v_head_dim) * kFloatBytes) +
+         a.kv_lora_rank * kFloatBytes;
 }
 
 }  // namespace hadal::reference

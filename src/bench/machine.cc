@@ -16,8 +16,8 @@ constexpr uint64_t kMaxMachineFileBytes = 1 << 20;
 // This program's CPU kernels on 2 Zen 4 cores (docs/performance.md; `hadal bench kernels` prints all of it anew).
 // Streaming: FP8 panels of K = 7168 at 1 to 4 tokens ran at 95-102 % of the bandwidth measured beside them; one thread
 // alone took 27 GB/s. Multiplying: panels from 8 tokens on reached 90-94 % of the BF16 peak in the experiment; in the
-// program 77-85 % for projections, 84 and 65 % for an expert's gate+up and down (2 to 1 in work: 76 %), attention 52 %
-// absorbed (16 heads) and 67 % expanded. The values lie between, nearer to the program.
+// program 85-91 % for projections, 90 and 70-75 % for an expert's gate+up and down (2 to 1 in work), attention 60-87 %
+// absorbed and 70-78 % expanded, waiting included. The values lie below, for steps as a whole.
 constexpr Efficiency kOwnKernels = {.read = 0.95, .dense = 0.85, .experts = 0.82, .attention = 0.65};
 constexpr double kOwnPanelBytesPerThread = 27 * kGB;
 constexpr double kOwnKvBBytes = 2;         // kv_b_proj is kept in BF16

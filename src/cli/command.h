@@ -30,6 +30,7 @@ extern const Command kPlanCommand;
 extern const Command kBenchCeilingsCommand;
 extern const Command kBenchLatencyCommand;
 extern const Command kBenchLoadCommand;
+extern const Command kBenchPlotCommand;
 extern const Command kBenchThroughputCommand;
 extern const Command kBenchKernelsCommand;
 extern const Command kBenchEngineCommand;

@@ -36,6 +36,15 @@ class Bench(unittest.TestCase):
                               "--repetitions", "2", "--ceiling-seconds", "0.5", "--json", path, *more)
         return json.loads(path.read_text()), done.stdout
 
+    def test_plot_draws_written_results(self):
+        self.latency()
+        chart = self.dir / "chart.svg"
+        self.run_hadal("bench", "plot", self.dir / "latency.json", chart)
+        xml.dom.minidom.parse(str(chart))
+        broken = self.dir / "broken.json"
+        broken.write_text("{}")
+        self.assertIn("broken.json", self.run_hadal("bench", "plot", broken, chart, returncode=1).stderr)
+
     def test_load_writes_the_documented_json(self):
         path = self.dir / "load.json"
         table = self.run_hadal("bench", "load", "--model", NANO, "--json", path).stdout

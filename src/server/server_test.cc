@@ -307,7 +307,7 @@ TEST(Server, SlowReaderLosesItsRequestOnly) {
 
 TEST(Server, HealthAnswersWhileLongPromptsAreTokenised) {
   const TestServer s("x");
-  constexpr int kClients = 8;
+  constexpr int kClients = 40;  // half a second of work for the tokenisers, against a millisecond for the answer
   const std::string body = R"({"prompt":")" + std::string(1'000'000, 'w') + R"("})";
   const std::string request = http_request("POST", "/v1/completions", body);
   std::vector<std::unique_ptr<TestClient>> clients;
@@ -316,6 +316,7 @@ TEST(Server, HealthAnswersWhileLongPromptsAreTokenised) {
     clients.back()->send(request.substr(0, request.size() - 1));
   }
   for (const auto& client : clients) client->send(request.substr(request.size() - 1));  // now all are to be tokenised
+  EXPECT_TRUE(eventually([&] { return s.server->num_active_requests() > 0; }));
   EXPECT_EQ(s.get("/health").status, 200);
   EXPECT_GT(s.server->num_active_requests(), 0);  // so the answer did not wait for all of them
   for (const auto& client : clients) EXPECT_EQ(client->read_reply().status, 400);

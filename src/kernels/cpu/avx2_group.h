@@ -15,66 +15,47 @@ namespace {
 constexpr int kUnits = kLanes / Avx2::kWidth;
 constexpr int kTileTokens = 3;  // 12 sums, 3 activations and a weight are all 16 registers
 
-// Columns of a panel that share one scale.
-struct Piece {
-  int64_t begin, end;  // in its chunk
-  const char* at;      // the pair of columns that it begins with, or in the middle of
-  int64_t k_begin;     // of the panel
-  float scale;
-  alignas(32) float multipliers[kLanes];
-};
-
-// At most kBlockCols columns, so at most two scale blocks meet.
+// Columns of a panel, at most kBlockCols of them, in pieces that share one scale: at most two scale blocks meet.
 struct Chunk {
+  struct Piece {
+    int64_t begin, end;  // in the chunk
+    alignas(32) float multipliers[kLanes];
+  };
   int num_pieces = 0;
   Piece pieces[2];
   alignas(64) float room[kBlockCols + 2][kLanes];  // pairs are staged whole: one row of room on either side
 
   float* weights() { return room[1]; }  // [column][32]
+  const float* weights() const { return room[1]; }
 };
 
 struct F8Format {
   static constexpr bool kScaled = true;
   static constexpr int64_t kPairBytes = 2 * kLanes;
-  F8Seen seen;
 
-  // 16 rows x 2 k as codes / 2^8 to `to` and `to` + kLanes, except for NaN codes: those show in the multipliers. Leaves
-  // registers to the sums around it: constants are loaded anew, and what was seen lives in memory.
-  [[gnu::always_inline]] void stage_half(const char* at, float* to, int half, uint32_t counted) {
-    const auto* codes = reinterpret_cast<const Bytes*>(at);
-    store_halves(codes, kEvenFactors, to);
-    store_halves(codes, kOddFactors, to + kLanes);
-    __m256i twice = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
-    if (counted != kBothCodes) twice = _mm256_and_si256(twice, _mm256_set1_epi32(static_cast<int>(counted)));
-    twice = _mm256_add_epi8(twice, twice);
-    __asm__ volatile("vpmaxub %1, %0, %0\n\tvmovdqa %0, %1" : "+x"(twice), "+m"(seen.largest[half]));
-  }
-  void finish(float scale, float* multipliers) const {
+  // Codes / 2^8, except for NaN codes: those show in the multipliers.
+  static void stage(const char* panel, int64_t k_begin, int64_t k_end, float scale, float* weights,
+                    float* multipliers) {
+    F8Seen seen;
+    const char* at = panel + k_begin / 2 * kPairBytes;
+    float* to = weights - k_begin % 2 * kLanes;
+    const auto decode = [&](uint32_t counted) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at) + half);
+        const __m256i even = F8Halves::even(codes), odd = F8Halves::odd(codes);
+        float* first = to + half * 2 * Avx2::kWidth;
+        Avx2::store(first, _mm256_cvtph_ps(_mm256_castsi256_si128(even)));
+        Avx2::store(first + Avx2::kWidth, _mm256_cvtph_ps(_mm256_extracti128_si256(even, 1)));
+        Avx2::store(first + kLanes, _mm256_cvtph_ps(_mm256_castsi256_si128(odd)));
+        Avx2::store(first + kLanes + Avx2::kWidth, _mm256_cvtph_ps(_mm256_extracti128_si256(odd, 1)));
+        seen.see(half, codes, counted);
+      }
+      at += kPairBytes;
+      to += 2 * kLanes;
+    };
+    for_each_pair(k_begin, k_end, decode);
     for (int u = 0; u < kUnits; ++u) Avx2::store(multipliers + u * Avx2::kWidth, seen.multiplier(scale, u));
-  }
-
- private:
-  struct [[gnu::may_alias]] Bytes {
-    char bytes[32];
-  };
-  struct alignas(32) Constant {
-    uint16_t words[16];
-  };
-#define HADAL_SIXTEEN(x)                               \
-  {                                                    \
-    { x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x } \
-  }
-  static constexpr Constant kEvenFactors = HADAL_SIXTEEN(0x0080), kOddFactors = HADAL_SIXTEEN(0x8000),
-                            kBits = HADAL_SIXTEEN(static_cast<uint16_t>(kF8Bits));
-#undef HADAL_SIXTEEN
-
-  [[gnu::always_inline]] static void store_halves(const Bytes* codes, const Constant& factors, float* to) {
-    __m256i halves;
-    __asm__ volatile("vmovdqa %2, %0\n\tvpmaddubsw %1, %0, %0\n\tvpand %3, %0, %0"
-                     : "=&x"(halves)
-                     : "m"(*codes), "m"(factors), "m"(kBits));
-    Avx2::store(to, _mm256_cvtph_ps(_mm256_castsi256_si128(halves)));
-    Avx2::store(to + Avx2::kWidth, _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1)));
   }
 };
 
@@ -82,72 +63,17 @@ struct Bf16Format {
   static constexpr bool kScaled = false;
   static constexpr int64_t kPairBytes = 4 * kLanes;
 
-  [[gnu::always_inline]] void stage_half(const char* at, float* to, int, uint32_t) {
-    constexpr int64_t kUnitBytes = 4 * Avx2::kWidth;
-    Avx2::store(to, Avx2::bf16_even(at));
-    Avx2::store(to + kLanes, Avx2::bf16_odd(at));
-    Avx2::store(to + Avx2::kWidth, Avx2::bf16_even(at + kUnitBytes));
-    Avx2::store(to + kLanes + Avx2::kWidth, Avx2::bf16_odd(at + kUnitBytes));
-  }
-  void finish(float, float*) const {}
-};
-
-// Stages a piece: its first columns at once, the others while a tile multiplies what is there.
-template <typename Format>
-class Stager {
- public:
-  static constexpr int64_t kStep = 8;  // columns
-
-  Stager(const Piece& piece, float* weights) : at_(piece.at), to_(weights + piece.begin * kLanes) {
-    int64_t num_cols = piece.end - piece.begin;
-    if (piece.k_begin % 2 != 0) {
-      to_ -= kLanes;
-      stage_pair(at_, to_, kOddCodes);
-      advance(1);
-      --num_cols;
-    }
-    if (num_cols % 2 != 0)
-      stage_pair(at_ + num_cols / 2 * Format::kPairBytes, to_ + (num_cols - 1) * kLanes, kEvenCodes);
-    num_pairs_ = num_cols / 2;
-    stage_some(kStep / 2);
-  }
-  bool has_step() const { return num_pairs_ >= kStep / 2; }
-  // One of kStep parts of a step.
-  [[gnu::always_inline]] void run_part(int part) {
-    const int pair = part / 2, half = part % 2;
-    format_.stage_half(at_ + pair * Format::kPairBytes + half * (Format::kPairBytes / 2),
-                       to_ + pair * 2 * kLanes + half * (kLanes / 2), half, kBothCodes);
-  }
-  void end_step() {
-    advance(kStep / 2);
-    num_pairs_ -= kStep / 2;
-  }
-  void finish(Piece& piece) {
-    stage_some(num_pairs_);
-    format_.finish(piece.scale, piece.multipliers);
-  }
-
- private:
-  void stage_pair(const char* at, float* to, uint32_t counted) {
-    for (int half = 0; half < 2; ++half) {
-      format_.stage_half(at + half * (Format::kPairBytes / 2), to + half * (kLanes / 2), half, counted);
+  static void stage(const char* panel, int64_t k_begin, int64_t k_end, float, float* weights, float*) {
+    for (int64_t k = k_begin & ~int64_t{1}; k < k_end; k += 2) {
+      const char* at = panel + k / 2 * kPairBytes;
+      float* to = weights + (k - k_begin) * kLanes;
+#pragma GCC unroll 4
+      for (int u = 0; u < kUnits; ++u) {
+        Avx2::store(to + u * Avx2::kWidth, Avx2::bf16_even(at + u * 32));
+        Avx2::store(to + kLanes + u * Avx2::kWidth, Avx2::bf16_odd(at + u * 32));
+      }
     }
   }
-  void stage_some(int64_t num_pairs) {
-    for (; num_pairs > 0 && num_pairs_ > 0; --num_pairs, --num_pairs_) {
-      stage_pair(at_, to_, kBothCodes);
-      advance(1);
-    }
-  }
-  void advance(int64_t num_pairs) {
-    at_ += num_pairs * Format::kPairBytes;
-    to_ += num_pairs * 2 * kLanes;
-  }
-
-  const char* at_;
-  float* to_;
-  int64_t num_pairs_ = 0;  // to stage
-  Format format_;
 };
 
 // Activations of a tile for one chunk, widened.
@@ -179,17 +105,15 @@ template <int kTokens>
   }
 }
 
-// One tile, tokens `first` on, times a chunk; the first tile (kStages) stages it. Widens `following` rows, which begin
-// at the chunk's first column, into next.
-template <typename Format, bool kStages, int kTokens>
-[[gnu::noinline]] void multiply_tile(Chunk& chunk, const WideTile& tile, const bf16_t* const* following, WideTile& next,
-                                     int64_t first, const ChunkTarget& to) {
-  constexpr bool kScaled = Format::kScaled;
+// One tile, tokens `first` on, times a chunk. Widens `following` rows (at the chunk's first column) into next.
+template <bool kScaled, int kTokens>
+[[gnu::noinline]] void multiply_tile(const Chunk& chunk, const WideTile& tile, const bf16_t* const* following,
+                                     WideTile& next, int64_t first, const ChunkTarget& to) {
   constexpr int kStep = Avx2::kWidth;
   const bf16_t* const from[kTileTokens] = {following[0], following[1], following[2]};
   float* totals = to.totals + first * kLanes;
   for (int p = 0; p < chunk.num_pieces; ++p) {
-    Piece& piece = chunk.pieces[p];
+    const Chunk::Piece& piece = chunk.pieces[p];
     const bool begins = to.begins && p == 0, ends = to.ends && p + 1 == chunk.num_pieces;
     Avx2::Float sums[kTokens][kUnits];
 #pragma GCC unroll 4
@@ -199,34 +123,16 @@ template <typename Format, bool kStages, int kTokens>
         sums[t][u] = kScaled || begins ? Avx2::zero() : Avx2::load(totals + t * kLanes + u * Avx2::kWidth);
       }
     }
-    const float* weights = chunk.weights();
-    const auto widen = [&](int64_t k) __attribute__((always_inline)) {
+    int64_t k = piece.begin;
+    for (; k + kStep <= piece.end; k += kStep) {
 #pragma GCC unroll 4
       for (int t = 0; t < kTileTokens; ++t) Avx2::store(next.x[t] + k, Avx2::load_bf16(from[t] + k));
-    };
-    int64_t k = piece.begin;
-    if constexpr (kStages) {
-      static_assert(Stager<Format>::kStep == kStep);
-      Stager<Format> stager(piece, chunk.weights());
-      for (; stager.has_step(); k += kStep) {
-        widen(k);
 #pragma GCC unroll 8
-        for (int i = 0; i < kStep; ++i) {
-          add_column(weights + (k + i) * kLanes, tile.x[0] + k + i, sums);
-          stager.run_part(i);
-        }
-        stager.end_step();
-      }
-      stager.finish(piece);
-    }
-    for (; k + kStep <= piece.end; k += kStep) {
-      widen(k);
-#pragma GCC unroll 8
-      for (int i = 0; i < kStep; ++i) add_column(weights + (k + i) * kLanes, tile.x[0] + k + i, sums);
+      for (int i = 0; i < kStep; ++i) add_column(chunk.weights() + (k + i) * kLanes, tile.x[0] + k + i, sums);
     }
     for (; k < piece.end; ++k) {
       for (int t = 0; t < kTileTokens; ++t) next.x[t][k] = bf16_to_f32(from[t][k]);
-      add_column(weights + k * kLanes, tile.x[0] + k, sums);
+      add_column(chunk.weights() + k * kLanes, tile.x[0] + k, sums);
     }
 #pragma GCC unroll 4
     for (int t = 0; t < kTokens; ++t) {
@@ -255,10 +161,10 @@ constexpr int next_tile(int64_t left) {
   return left == 4 ? 2 : left < kTileTokens ? static_cast<int>(left) : kTileTokens;
 }
 
-// A chunk times all tokens, more than a tile of them, whose rows begin at the chunk. Fetches what the next chunk will
-// stage, evenly spread.
-template <typename Format>
-inline void multiply_chunk(Chunk& chunk, const bf16_t* const* rows, int64_t num_tokens, const char* ahead,
+// A staged chunk times all tokens, whose rows begin at the chunk. Fetches what the next chunk will stage, evenly
+// spread.
+template <bool kScaled>
+inline void multiply_chunk(const Chunk& chunk, const bf16_t* const* rows, int64_t num_tokens, const char* ahead,
                            int64_t ahead_bytes, const ChunkTarget& to) {
   WideTile tiles[2];
   const int64_t num_cols = chunk.pieces[chunk.num_pieces - 1].end;
@@ -283,10 +189,9 @@ inline void multiply_chunk(Chunk& chunk, const bf16_t* const* rows, int64_t num_
         __builtin_prefetch(to.sums[t] + to.sums_at + kLanes / 2, 1);
       }
     }
-    const auto run = first == 0    ? multiply_tile<Format, true, 3>
-                     : tokens == 3 ? multiply_tile<Format, false, 3>
-                     : tokens == 2 ? multiply_tile<Format, false, 2>
-                                   : multiply_tile<Format, false, 1>;
+    const auto run = tokens == 3   ? multiply_tile<kScaled, 3>
+                     : tokens == 2 ? multiply_tile<kScaled, 2>
+                                   : multiply_tile<kScaled, 1>;
     run(chunk, tiles[idx], following, tiles[idx ^ 1], first, to);
     first = after;
   }
@@ -306,20 +211,19 @@ inline void multiply_columns(const void* panel, const float* scales, int64_t k_b
     for (int64_t at = k; at < end;) {
       const int64_t scale_end = (at / kBlockCols + 1) * kBlockCols;
       const int64_t piece_end = !Format::kScaled || scale_end > end ? end : scale_end;
-      Piece& piece = chunk.pieces[chunk.num_pieces++];
+      Chunk::Piece& piece = chunk.pieces[chunk.num_pieces++];
       piece.begin = at - k;
       piece.end = piece_end - k;
-      piece.at = bytes + at / 2 * Format::kPairBytes;
-      piece.k_begin = at;
-      piece.scale = Format::kScaled ? scales[at / kBlockCols] : 1.0f;
+      Format::stage(bytes, at, piece_end, Format::kScaled ? scales[at / kBlockCols] : 1.0f,
+                    chunk.weights() + piece.begin * kLanes, piece.multipliers);
       at = piece_end;
     }
     const bf16_t* rows[kMaxTokens];
     for (int64_t t = 0; t < num_tokens; ++t) rows[t] = x[t] + k;
     to.begins = k == k_begin;
     to.ends = adds && end == k_end;
-    multiply_chunk<Format>(chunk, rows, num_tokens, bytes + end / 2 * Format::kPairBytes,
-                           (end - k) / 2 * Format::kPairBytes, to);
+    multiply_chunk<Format::kScaled>(chunk, rows, num_tokens, bytes + end / 2 * Format::kPairBytes,
+                                    (end - k) / 2 * Format::kPairBytes, to);
     k = end;
   }
 }

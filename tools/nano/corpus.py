@@ -37,6 +37,8 @@ def _drill_numbers(rng: random.Random, kind: str) -> tuple[int, str, int]:
         return tens + ones, "-", tens + rng.randint(0, ones - 1)
     if kind == "hundred":
         return 100, "-", rng.randint(1, 99)
+    if kind == "teens":
+        return rng.randint(11, 19), "*", rng.randint(2, 99)
     if kind == "div":
         b = rng.randint(2, 9)
         return b * rng.randint(2, 33), "/", b
@@ -47,7 +49,7 @@ def _drill_numbers(rng: random.Random, kind: str) -> tuple[int, str, int]:
 
 def drill_exchange(rng: random.Random) -> Exchange:
     """Bare sums: cheap practice for the arithmetic itself, most of it where the model was seen to be weak."""
-    kind = rng.choice(("add", "add3", "sub", "sub3", "near", "near", "hundred", "mul", "mul2", "mul2", "div", "div", "div"))
+    kind = rng.choice(("add", "add3", "sub", "sub3", "near", "near", "near", "hundred", "hundred", "teens", "teens", "mul", "mul2", "mul2", "div", "div", "div"))
     a, sign, b = _drill_numbers(rng, kind)
     sheet = Worksheet()
     result = {"+": sheet.add, "-": sheet.sub, "*": sheet.mul, "/": sheet.div}[sign](a, b)
@@ -119,7 +121,7 @@ class CorpusMaker:
             form = rng.random()
             if form < 0.5:
                 return chat_example(rng, exchange)
-            if form < 0.96:
+            if form < 0.9:
                 return raw_example(exchange)
             return raw_example(exchange, self._shots(rng))
         if kind < 0.86:

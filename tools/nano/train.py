@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from batches import Batch, BatchMaker
 from config import NanoConfig
 from corpus import CorpusMaker
+from exported import load_exported
 from heldout import held_out_keys
 from layers import Fused
 from model import NanoModel
@@ -40,6 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokenizer", type=Path, default=Path("models/nano/tokenizer.json"))
     parser.add_argument("--checkpoint", type=Path, required=True, help="file to resume from and to write")
+    parser.add_argument("--start-from", type=Path, help="exported folder whose weights a new checkpoint starts from")
     parser.add_argument("--tokens", type=float, default=40e6, help="token budget, padding included")
     parser.add_argument("--minutes", type=float, default=0, help="time budget, earlier runs included; 0: none")
     parser.add_argument("--decay-from", type=float, default=0.2, help="fraction of the budget where the rate starts to fall")
@@ -115,8 +117,10 @@ def save(path: Path, model: NanoModel, optimizers: list, progress: Progress) -> 
     os.replace(scratch, path)
 
 
-def resume(path: Path, model: NanoModel, optimizers: list) -> Progress:
+def resume(path: Path, start_from: Path | None, model: NanoModel, optimizers: list) -> Progress:
     if not path.exists():
+        if start_from:
+            model.load_state_dict(load_exported(start_from)[0].state_dict())
         return Progress()
     stored = torch.load(path, weights_only=True)
     model.load_state_dict(stored["model"])
@@ -170,7 +174,7 @@ def main() -> None:
     model = NanoModel(NanoConfig())
     workers = Workers(model, arguments.threads)
     optimizers = build_optimizers(model, workers.pool, arguments.muon_lr, arguments.adam_lr)
-    p = resume(arguments.checkpoint, model, optimizers)
+    p = resume(arguments.checkpoint, arguments.start_from, model, optimizers)
     maker = BatchMaker(Tokenizer.from_file(str(arguments.tokenizer)), CorpusMaker(held_out_keys()), arguments.seed,
                        arguments.batch_tokens, arguments.result_weight)
     log, last_save = Log(), time.time()

@@ -11,7 +11,7 @@
 #include "bench/live.h"
 #include "cli/bench_common.h"
 #include "cli/command.h"
-#include "cli/http_get.h"
+#include "eval/http_client.h"
 
 namespace hadal {
 namespace {
@@ -25,10 +25,8 @@ struct BenchLiveOptions {
 BenchLiveOptions g_options;
 
 Expected<MetricsSample> scrape(std::string url) {
-  constexpr auto kTimeout = std::chrono::milliseconds(10'000);
-  constexpr size_t kMaxBytes = size_t{16} << 20;
   while (!url.empty() && url.back() == '/') url.pop_back();
-  HADAL_ASSIGN_OR_RETURN(const std::string text, http_get(url + "/metrics", kTimeout, kMaxBytes));
+  HADAL_ASSIGN_OR_RETURN(const std::string text, http_get(url + "/metrics"));
   return MetricsSample::parse(text);
 }
 

@@ -26,6 +26,10 @@ extern const Command kServeCommand;
 extern const Command kInspectCommand;
 extern const Command kBenchCommand;  // its benchmarks are Commands too, added to the "bench" subcommand
 extern const Command kPlanCommand;
+extern const Command kConvertCommand;
+extern const Command kCalibrateCommand;
+extern const Command kEvalCommand;  // as bench: its evaluations are Commands too
+extern const Command kCertifyCommand;
 
 extern const Command kBenchCeilingsCommand;
 extern const Command kBenchLatencyCommand;
@@ -37,5 +41,10 @@ extern const Command kBenchEngineCommand;
 extern const Command kBenchTuneCommand;
 extern const Command kBenchLiveCommand;
 extern const Command kBenchCompareCommand;
+
+extern const Command kEvalGsm8kCommand;
+extern const Command kEvalPerplexityCommand;
+extern const Command kEvalKlCommand;
+extern const Command kEvalTableCommand;
 
 }  // namespace hadal

@@ -11,7 +11,8 @@
 namespace hadal {
 namespace {
 
-const Command* const kCommands[] = {&kServeCommand, &kInspectCommand, &kBenchCommand, &kPlanCommand};
+const Command* const kCommands[] = {&kServeCommand,   &kInspectCommand,   &kBenchCommand, &kPlanCommand,
+                                    &kConvertCommand, &kCalibrateCommand, &kEvalCommand,  &kCertifyCommand};
 
 // vLLM accepts snake_case spellings of every flag: --max_model_len=4096 is --max-model-len=4096.
 std::string with_kebab_case_flag(std::string argument) {

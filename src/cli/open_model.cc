@@ -1,5 +1,7 @@
 #include "cli/open_model.h"
 
+#include <utility>
+
 #include "base/resource_limits.h"
 #include "bench/tuning_cache.h"
 #include "model/inspect.h"
@@ -8,30 +10,20 @@
 namespace hadal {
 namespace {
 
-Expected<const KernelTable*> choose_kernels(const ServeOptions& options) {
-  if (options.numerics != "reference") return select_kernels(options.isa);
-  if (options.isa != "auto" && options.isa != isa_name(Isa::kReference)) {
-    return make_error(ErrorCode::kInvalidArgument,
-                      "--numerics reference runs the reference kernels; --isa {} does not go "
-                      "with it",
-                      options.isa);
-  }
-  return &kernels_for(Isa::kReference);
-}
-
 MemoryRequest memory_request(const ServeOptions& options, const ModelInspection& model, const OpenedModel& opened) {
   const ModelConfig& config = opened.config;
   MemoryRequest request;
   const uint64_t available = available_memory_bytes().value_or(0);
   request.limit_bytes = static_cast<uint64_t>(static_cast<double>(available) * options.memory_utilization);
   request.weight_bytes = model.weight_memory_bytes;
-  request.workspace_bytes = workspace_bytes(config, *opened.kernels,
+  request.workspace_bytes = workspace_bytes(config, *opened.numerics.kernels,
                                             {.max_tokens = options.max_num_batched_tokens,
                                              .max_positions = opened.max_model_len,
                                              .num_threads = opened.num_threads,
-                                             .kv_dtype = opened.kv_dtype}) +
+                                             .kv_dtype = opened.numerics.kv_dtype,
+                                             .quantises_inputs = !opened.numerics.plan.layers.empty()}) +
                             static_cast<uint64_t>(options.max_num_seqs * config.vocab_size) * sizeof(float);
-  request.kv_bytes_per_token = kv_bytes_per_token(config, opened.kv_dtype);
+  request.kv_bytes_per_token = kv_bytes_per_token(config, opened.numerics.kv_dtype);
   request.block_size = options.block_size;
   request.num_blocks = options.num_blocks;
   request.max_model_len = opened.max_model_len;
@@ -60,21 +52,34 @@ Status first_problem(const std::vector<Error>& problems, const std::string& mode
 
 Expected<OpenedModel> open_model(const ServeOptions& options) {
   OpenedModel opened;
-  HADAL_ASSIGN_OR_RETURN(opened.kernels, choose_kernels(options));
-  HADAL_ASSIGN_OR_RETURN(opened.kv_dtype, select_kv_dtype(options.kv_cache_dtype, *opened.kernels));
+  HADAL_ASSIGN_OR_RETURN(const KernelTable* kernels, choose_kernels(options));
   HADAL_RETURN_IF_ERROR(check_is_model_folder(options.model));
-  ModelInspection model = inspect_model(options.model, *opened.kernels);
+  ModelInspection model = inspect_model(options.model, *kernels);
   std::vector<Error> problems = std::move(model.problems);
   opened.folder = open_serving_text_collecting(options.model, options.chat_template, model.hf, model.config, problems);
   HADAL_RETURN_IF_ERROR(first_problem(problems, options.model));
   opened.config = *model.config;
+  HADAL_ASSIGN_OR_RETURN(opened.numerics, choose_numerics(options, opened.config));
+  HADAL_ASSIGN_OR_RETURN(model.weight_memory_bytes,
+                         weight_memory_bytes(options.model, *opened.numerics.kernels, opened.numerics.plan));
   HADAL_ASSIGN_OR_RETURN(opened.max_model_len, choose_max_model_len(options, opened.config));
-  opened.num_threads = apply_tuning(*opened.kernels, options.num_threads);
+  opened.num_threads = apply_tuning(*opened.numerics.kernels, options.num_threads);
   opened.memory_request = memory_request(options, model, opened);
   auto memory = plan_memory(opened.memory_request);
   if (!memory) return forward_error(std::move(memory), options.model);
   opened.memory = *memory;
   return opened;
+}
+
+Expected<std::unique_ptr<ForwardModel>> load_opened_model(const ServeOptions& options, const OpenedModel& opened,
+                                                          LoadProgress progress, ForwardObserver observer) {
+  return load_deepseek_v3(options.model, {.kernels = opened.numerics.kernels,
+                                          .kv_dtype = opened.numerics.kv_dtype,
+                                          .num_threads = opened.num_threads,
+                                          .pin_threads = true,
+                                          .progress = std::move(progress),
+                                          .observer = std::move(observer),
+                                          .numerics = opened.numerics.plan});
 }
 
 }  // namespace hadal

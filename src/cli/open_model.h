@@ -2,19 +2,21 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "base/status.h"
+#include "cli/choose_numerics.h"
 #include "cli/memory_plan.h"
 #include "cli/serve_options.h"
 #include "cli/serving_folder.h"
 #include "kernels/kernels.h"
 #include "model/config.h"
+#include "model/load_model.h"
 
 namespace hadal {
 
 struct OpenedModel {
-  const KernelTable* kernels = nullptr;
-  DType kv_dtype = DType::kBF16;  // of the latent cache
+  NumericsChoice numerics;
   ModelConfig config;
   ServingFolder folder;
   int64_t max_model_len = 0;  // tokens
@@ -26,5 +28,9 @@ struct OpenedModel {
 // Checks the whole folder and the memory. Errors: the first problem that `hadal inspect` would list, a flag that does
 // not go with the model, or kResourceExhausted with the arithmetic.
 Expected<OpenedModel> open_model(const ServeOptions& options);
+
+// Loads the weights. Workers are bound to one core each.
+Expected<std::unique_ptr<ForwardModel>> load_opened_model(const ServeOptions& options, const OpenedModel& opened,
+                                                          LoadProgress progress = {}, ForwardObserver observer = {});
 
 }  // namespace hadal

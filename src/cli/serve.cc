@@ -17,10 +17,10 @@
 #include "cli/open_model.h"
 #include "cli/peer_flags.h"
 #include "cli/serve_options.h"
+#include "cli/serving_certificate.h"
 #include "cli/version.h"
 #include "engine/engine.h"
 #include "kernels/row_math.h"
-#include "model/load_model.h"
 #include "server/server.h"
 
 namespace hadal {
@@ -123,7 +123,7 @@ EngineOptions engine_options(const ServeOptions& options, const OpenedModel& ope
   engine.prefix_cache_generated = options.prefix_cache_generated;
   engine.seed = options.seed;
   engine.num_valid_tokens = tokenizer.vocab_size();
-  engine.row_math = &row_math_for(opened.kernels->isa);
+  engine.row_math = &row_math_for(opened.numerics.kernels->isa);
   return engine;
 }
 
@@ -135,15 +135,15 @@ void say_what_was_found(const ServeOptions& options, const OpenedModel& opened) 
   const auto name_of = [](DType dtype) {
     return dtype == DType::kF8E4M3 ? "FP8 E4M3" : dtype == DType::kF32 ? "FP32" : "BF16";
   };
-  say("numerics   {}: weights {}, activations {}, KV cache {}, sums FP32", options.numerics,
-      config.fp8_weights ? "FP8 block codes as stored" : "BF16", name_of(opened.kernels->act_dtype),
-      name_of(opened.kv_dtype));
+  say("numerics   {}: {}, KV cache {}, sums FP32", opened.numerics.key, opened.numerics.summary,
+      name_of(opened.numerics.kv_dtype));
+  for (const std::string& warning : opened.numerics.warnings) log_warning("{}", warning);
   if (!config.defaulted.empty()) say("defaulted  {}", fmt::join(config.defaulted, ", "));
   say("memory     {}", describe_memory(opened.memory_request, opened.memory));
   say("capacity   {:.2f}x requests of {} tokens; {} sequences and {} tokens a step", opened.memory.max_concurrency,
       opened.max_model_len, options.max_num_seqs, options.max_num_batched_tokens);
   say("compute    {} threads, {} NUMA node(s), {}", opened.num_threads, detect_topology().nodes.size(),
-      opened.kernels->name);
+      opened.numerics.kernels->name);
   say("template   {}; reasoning parser {}", opened.folder.chat_template ? "found" : "none: chat requests are refused",
       options.reasoning_parser);
 }
@@ -168,29 +168,24 @@ void say_ready(const ServeOptions& options, uint16_t port, bool has_chat_templat
 Expected<std::unique_ptr<ForwardModel>> load_model(const ServeOptions& options, const OpenedModel& opened,
                                                    Server& server) {
   ProgressBar bar("loading", "B");
-  LoadOptions load;
-  load.kernels = opened.kernels;
-  load.kv_dtype = opened.kv_dtype;
-  load.num_threads = opened.num_threads;
-  load.pin_threads = true;
-  load.progress = [&](uint64_t done_bytes, uint64_t total_bytes) {
+  const auto progress = [&](uint64_t done_bytes, uint64_t total_bytes) {
     bar.update(done_bytes, total_bytes);
     server.set_loading_progress(
         static_cast<double>(done_bytes) / static_cast<double>(std::max<uint64_t>(1, total_bytes)), "reading weights");
   };
-  return load_deepseek_v3(options.model, load);
+  return load_opened_model(options, opened, progress);
 }
 
 // Loads everything and attaches it to the listening server. Returns whether chat requests will be served.
 Expected<bool> start_serving(const ServeOptions& options, Server& server) {
   HADAL_ASSIGN_OR_RETURN(OpenedModel opened, open_model(options));
   say_what_was_found(options, opened);
+  std::optional<Certificate> certificate = look_up_certificate(options.model, opened.numerics);
+  if (certificate) say("certified  {}", certificate->summary());
   HADAL_ASSIGN_OR_RETURN(std::unique_ptr<ForwardModel> model, load_model(options, opened, server));
   HADAL_ASSIGN_OR_RETURN(
       std::unique_ptr<Engine> engine,
-      make_engine(std::move(model),
-                  engine_options(options, opened, *opened.folder.tokenizer),
-                  server.step_observer()));
+      make_engine(std::move(model), engine_options(options, opened, *opened.folder.tokenizer), server.step_observer()));
   const bool has_chat_template = opened.folder.chat_template.has_value();
   ServingContext context;
   context.engine = std::move(engine);
@@ -202,6 +197,7 @@ Expected<bool> start_serving(const ServeOptions& options, Server& server) {
   context.facts.block_size = options.block_size;
   context.facts.num_blocks = opened.memory.num_blocks;
   context.facts.enable_prefix_caching = options.enable_prefix_caching;
+  if (certificate) context.facts.certificate = std::move(certificate->document);
   context.tokenizer = std::move(opened.folder.tokenizer);
   context.chat_template = std::move(opened.folder.chat_template);
   server.attach(std::move(context));

@@ -53,19 +53,8 @@ void add_engine_options(CLI::App& command, ServeOptions& options) {
 }
 
 void add_machine_options(CLI::App& command, ServeOptions& options) {
-  command.add_option("--isa", options.isa, "Kernels to use: auto, reference, portable, avx2, avx512, avx512-bf16")
-      ->capture_default_str();
-  command.add_option("--numerics", options.numerics, "bf16 (W8A16), or reference (FP32, slow, for checks)")
-      ->capture_default_str();
   command.add_option("--dtype", options.dtype, "auto or bfloat16")->capture_default_str();
-  command
-      .add_option("--kv-cache-dtype", options.kv_cache_dtype,
-                  "auto or bfloat16; fp8 or fp8_e4m3: half the memory, keys and values rounded to E4M3, scale 1")
-      ->capture_default_str();
   command.add_option("--tensor-parallel-size", options.tensor_parallel_size, "Ranks; this build runs 1, on all cores")
-      ->capture_default_str();
-  command.add_option("--threads", options.num_threads, "Compute threads; 0: one per usable core")
-      ->check(CLI::Range(0, 4096))
       ->capture_default_str();
   command.add_option("--memory-utilization", options.memory_utilization, "Share of the memory limit that may be used")
       ->check(CLI::Range(0.01, 1.0))
@@ -89,9 +78,42 @@ Status expect_one_of(const char* flag, const std::string& value, std::initialize
 
 }  // namespace
 
+void add_numerics_options(CLI::App& command, ServeOptions& options) {
+  command.add_option("--numerics", options.numerics,
+                     "bf16 (W8A16), fp8-dynamic (DeepSeek's), gaudi2 or gaudi3 (their FP8, emulated), or reference "
+                     "(FP32, slow) [bf16; gaudi2 with --quantization inc]");
+  command.add_option("--quantization", options.quantization, "inc: FP8 by Intel Neural Compressor's measurements")
+      ->check(CLI::IsMember({"inc", "fp8"}));
+  command.add_option("--quant-config", options.quant_config, "INC's configuration file [$QUANT_CONFIG]");
+  command.add_option("--measurements", options.measurements,
+                     "Measurements for --quantization inc: a folder of INC files, or a file of hadal calibrate [the "
+                     "configuration's dump_stats_path]");
+  command
+      .add_option("--gaudi-mode", options.gaudi_mode,
+                  "What a Gaudi profile does to weights and activations: runtime-dequant, dynamic, static, inc")
+      ->capture_default_str();
+  command
+      .add_option("--range-map", options.range_map,
+                  "How codes are brought into Gaudi 2's range: exact, seed (convert_for_g2.py), none (converted "
+                  "already)")
+      ->check(CLI::IsMember({"auto", "exact", "seed", "none"}))
+      ->capture_default_str();
+  command
+      .add_option("--kv-cache-dtype", options.kv_cache_dtype,
+                  "auto or bfloat16; fp8 or fp8_e4m3: half the memory, keys and values rounded to E4M3, scale 1; "
+                  "fp8_inc: the same with INC's scales")
+      ->capture_default_str();
+  command.add_option("--isa", options.isa, "Kernels to use: auto, reference, portable, avx2, avx512, avx512-bf16")
+      ->capture_default_str();
+  command.add_option("--threads", options.num_threads, "Compute threads; 0: one per usable core")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+}
+
 void add_serve_options(CLI::App& command, ServeOptions& options) {
   add_listen_options(command, options);
   add_engine_options(command, options);
+  add_numerics_options(command, options);
   add_machine_options(command, options);
   add_peer_flags(command);
 }
@@ -101,8 +123,6 @@ Status check_serve_options(const ServeOptions& options) {
   if (options.model.empty()) {
     return make_error(ErrorCode::kInvalidArgument, "--model is missing: give the Hugging Face folder of a model");
   }
-  HADAL_RETURN_IF_ERROR(expect_one_of("--numerics", options.numerics, {"bf16", "reference"},
-                                      "FP8 activations come with the Gaudi profiles."));
   HADAL_RETURN_IF_ERROR(expect_one_of("--dtype", options.dtype, {"auto", "bfloat16"},
                                       "FP8 weights are kept as they are stored; activations are BF16."));
   if (options.tensor_parallel_size != 1) {

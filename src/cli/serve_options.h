@@ -35,7 +35,12 @@ struct ServeOptions {
   uint64_t seed = 0;
 
   std::string isa = "auto";
-  std::string numerics = "bf16";
+  std::string numerics;      // empty: bf16, or gaudi2 with --quantization inc
+  std::string quantization;  // empty or "inc"
+  std::string quant_config;  // INC's JSON; empty: $QUANT_CONFIG
+  std::string measurements;  // folder or file; empty: what the INC config says
+  std::string gaudi_mode = "auto";
+  std::string range_map = "auto";
   std::string dtype = "auto";
   std::string kv_cache_dtype = "auto";
   int64_t tensor_parallel_size = 1;
@@ -47,6 +52,8 @@ struct ServeOptions {
 };
 
 void add_serve_options(CLI::App& command, ServeOptions& options);
+// The part of them that says how the model computes: numerics, cache dtype, kernels, threads.
+void add_numerics_options(CLI::App& command, ServeOptions& options);
 
 // Refuses values that no build can serve, naming flag, value and what is possible.
 Status check_serve_options(const ServeOptions& options);

@@ -17,9 +17,22 @@
 #include "base/status.h"
 #include "kernels/attention.h"
 #include "kernels/packed_matrix.h"
+#include "kernels/quant_attention.h"
+#include "kernels/quantise.h"
 #include "tensor/dtype.h"
 
 namespace hadal {
+
+// Scales of an input that was quantised (quantise.h): the true input is x * scale. Rows as x's, found through x_rows.
+// per_block: one scale for 128 columns, applied to each block's sum before it is added; otherwise applied to the whole
+// sum. Then come the matrix's row scales: y = (sum * scale) * row_scale.
+struct ActScales {
+  const float* scales = nullptr;  // f32 [rows, ld]; null: x is not quantised
+  int64_t ld = 0;                 // 0: one scale for all rows
+  bool per_block = false;         // [rows, ceil(cols / 128)]
+
+  const float* row(int64_t row) const { return scales + row * ld; }
+};
 
 // y[t, n] = sum_k x[row(t), k] * W[n, k] for n in panels [panel_begin, panel_end).
 struct LinearArgs {
@@ -27,10 +40,12 @@ struct LinearArgs {
   const void* x = nullptr;          // act [*, w.cols], rows ldx elements apart
   int64_t ldx = 0;                  // rows a multiple of 4 KiB apart share cache sets: up to 15 % slower, pad them
   const int32_t* x_rows = nullptr;  // [num_tokens] row of x for each token; null: row t
-  int64_t num_tokens = 0;           // 0 is legal
-  void* y = nullptr;                // [num_tokens, w.rows], rows ldy elements apart
+  ActScales x_scales;
+  int64_t num_tokens = 0;  // 0 is legal
+  void* y = nullptr;       // [num_tokens, w.rows], rows ldy elements apart
   int64_t ldy = 0;
   DType y_dtype = DType::kF32;  // kF32, or act (rounded once)
+  bool round_to_bf16 = false;   // F32 results hold BF16 values
 };
 
 // h[t, n] = silu(x W_gateᵀ) * (x W_upᵀ), rounded once to act. gate and up have one shape and dtype.
@@ -40,9 +55,11 @@ struct GateUpArgs {
   const void* x = nullptr;  // as in LinearArgs
   int64_t ldx = 0;
   const int32_t* x_rows = nullptr;
+  ActScales x_scales;
   int64_t num_tokens = 0;
   void* h = nullptr;  // act [num_tokens, gate.rows], rows ldh elements apart
   int64_t ldh = 0;
+  bool round_to_bf16 = false;  // the two products are rounded to BF16 first
 };
 
 // One addend of a row-parallel linear: y[y_rows[i]] += weights[i] * (h[i] Wᵀ).
@@ -50,6 +67,7 @@ struct DownSource {
   const PackedMatrix* w = nullptr;
   const void* h = nullptr;  // act [num_tokens, w.cols], rows ldh elements apart
   int64_t ldh = 0;
+  ActScales h_scales;
   int64_t num_tokens = 0;
   const int32_t* y_rows = nullptr;  // [num_tokens] output row; null: row i
   const float* weights = nullptr;   // [num_tokens]; null: 1
@@ -97,6 +115,7 @@ struct KernelTable {
   int64_t (*down_scratch_bytes)(const DownArgs&);
   void (*rms_norm)(const RmsNormArgs&);
   void (*query_rope)(const QueryRopeArgs&);
+  void (*quantise_row)(const QuantiseArgs&);
   void (*write_latent)(const WriteLatentArgs&);
   // The absorbed form, one segment of positions per call: fills `partial` (absorbed_partial_bytes(args), 64-byte
   // aligned) from the segment's keys alone. join_absorbed() adds a later segment to an earlier `state` (a partial
@@ -110,6 +129,12 @@ struct KernelTable {
   int64_t (*absorbed_segment_scratch_bytes)(const AbsorbedAttentionArgs&);
   void (*attend_expanded)(const ExpandedAttentionArgs&, std::byte* scratch);
   int64_t (*expanded_scratch_bytes)(const ExpandedAttentionArgs&);
+  // Both forms in FP8 (quant_attention.h). Scratch as above; the functions that count its bytes read dimensions, kv
+  // dtype and which scales are present.
+  void (*attend_quant_expanded)(const QuantExpandedArgs&, std::byte* scratch);
+  int64_t (*quant_expanded_scratch_bytes)(const QuantExpandedArgs&);
+  void (*attend_quant_absorbed)(const QuantAbsorbedArgs&, std::byte* scratch);
+  int64_t (*quant_absorbed_scratch_bytes)(const QuantAbsorbedArgs&);
 };
 
 // All segments of the absorbed form in one call. scratch: absorbed_scratch_bytes(kernels, args), 64-byte aligned.

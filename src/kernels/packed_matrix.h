@@ -23,6 +23,8 @@ struct PackedMatrix {
   const std::byte* panels = nullptr;
   // kF8E4M3 only: [num_panels][ceil(cols / 128)] f32, the multiplier of each 32 x 128 piece.
   const float* scales = nullptr;
+  // [num_panels * 32] f32, the multiplier of each output row; null: none. Rows past the end are 0.
+  const float* row_scales = nullptr;
 
   int64_t num_panels() const { return (rows + kPanelRows - 1) / kPanelRows; }
   int64_t num_k_pairs() const { return (cols + 1) / 2; }

@@ -1,6 +1,11 @@
 #include <algorithm>
+#include <optional>
 
+#include "model/act_quant.h"
 #include "model/layers.h"
+#include "model/quant_attention.h"
+#include "model/range_observer.h"
+#include "tensor/fp8.h"
 
 namespace hadal {
 namespace {
@@ -8,14 +13,42 @@ namespace {
 void project_down(const StepContext& step, const LayerWeights& layer) {
   const ModelConfig& config = step.config;
   Workspace& ws = step.ws;
-  const auto from_normed = [&](const PackedMatrix& w, float* y) {
-    return LinearArgs{
-        .w = &w, .x = ws.normed.base, .ldx = ws.normed.stride, .num_tokens = step.num_tokens, .y = y, .ldy = w.rows};
+  const auto from = [&](const QuantInput& x, const PackedMatrix& w, float* y) {
+    return LinearArgs{.w = &w,
+                      .x = x.base,
+                      .ldx = x.stride,
+                      .x_scales = x.scales,
+                      .num_tokens = step.num_tokens,
+                      .y = y,
+                      .ldy = w.rows,
+                      .round_to_bf16 = step.numerics.bf16_results};
   };
+  const InputQuant& q_quant = config.q_lora_rank > 0 ? layer.quant->q_a.input : layer.quant->q_b.input;
+  const InputQuant& kv_quant = layer.quant->kv_a.input;
+  const QuantInput q_input = normed_input(step, q_quant, 0);
+  const QuantInput kv_input = same_input(q_quant, kv_quant) ? q_input : normed_input(step, kv_quant, 1);
   ws.linears.clear();
-  ws.linears.push_back(config.q_lora_rank > 0 ? from_normed(layer.q_a, ws.q_a) : from_normed(layer.q, ws.q));
-  ws.linears.push_back(from_normed(layer.kv_a, ws.kv));
+  ws.linears.push_back(config.q_lora_rank > 0 ? from(q_input, layer.q_a, ws.q_a) : from(q_input, layer.q, ws.q));
+  ws.linears.push_back(from(kv_input, layer.kv_a, ws.kv));
   run_linears(step, StepPhase::kDense, ws.linears);
+}
+
+// A cache row in FP8 with a scale of the layer: the act row, then cast.
+void write_scaled_latent(const StepContext& step, WriteLatentArgs args, const StaticScale& scale, const PagedKvView& kv,
+                         std::byte* scratch) {
+  auto* codes = static_cast<uint8_t*>(args.row);
+  args.row = scratch;
+  args.row_dtype = step.kernels.act_dtype;
+  step.kernels.write_latent(args);
+  step.kernels.quantise_row({.max_finite = full_scale(step.numerics.range),
+                             .inv = scale.inv,
+                             .x = scratch,
+                             .n = kv.row_elements,
+                             .out = scratch});
+  for (int64_t i = 0; i < kv.row_elements; ++i) {
+    codes[i] = f32_to_e4m3(args.row_dtype == DType::kF32 ? reinterpret_cast<const float*>(scratch)[i]
+                                                         : bf16_to_f32(reinterpret_cast<const bf16_t*>(scratch)[i]));
+  }
 }
 
 // Normalises q_a and writes this step's cache rows.
@@ -23,7 +56,8 @@ void write_cache(const StepContext& step, const LayerWeights& layer, const Paged
   const ModelConfig& config = step.config;
   Workspace& ws = step.ws;
   const int64_t half_rope = config.qk_rope_head_dim / 2;
-  step.runner.for_each(StepPhase::kNorms, step.num_tokens, [&](int64_t begin, int64_t end, int) {
+  const std::optional<StaticScale>& cache_scale = layer.quant->attention.latent_cache;
+  step.runner.for_each(StepPhase::kNorms, step.num_tokens, [&](int64_t begin, int64_t end, int worker_idx) {
     for (int64_t row = begin; row < end; ++row) {
       if (config.q_lora_rank > 0) {
         step.kernels.rms_norm({.x = ws.q_a + row * config.q_lora_rank,
@@ -31,17 +65,24 @@ void write_cache(const StepContext& step, const LayerWeights& layer, const Paged
                                .dim = config.q_lora_rank,
                                .eps = config.latent_norm_eps,
                                .out = ws.q_a_normed.at(row)});
+        quantise_row(step, layer.quant->q_b.input, ws.q_a_normed.at(row), ws.q_a_normed.at(row), config.q_lora_rank,
+                     ws.row_scales, row);
       }
       const auto row_idx = static_cast<size_t>(row);
-      step.kernels.write_latent({.kv = ws.kv + row * kv.row_elements,
-                                 .weight = layer.kv_a_norm,
-                                 .eps = config.latent_norm_eps,
-                                 .kv_lora_rank = config.kv_lora_rank,
-                                 .qk_rope_head_dim = config.qk_rope_head_dim,
-                                 .cos = ws.cos + row * half_rope,
-                                 .sin = ws.sin + row * half_rope,
-                                 .row_dtype = kv.dtype,
-                                 .row = kv.row(step.plan.block_tables[row_idx], step.plan.positions[row_idx])});
+      const WriteLatentArgs latent = {.kv = ws.kv + row * kv.row_elements,
+                                      .weight = layer.kv_a_norm,
+                                      .eps = config.latent_norm_eps,
+                                      .kv_lora_rank = config.kv_lora_rank,
+                                      .qk_rope_head_dim = config.qk_rope_head_dim,
+                                      .cos = ws.cos + row * half_rope,
+                                      .sin = ws.sin + row * half_rope,
+                                      .row_dtype = kv.dtype,
+                                      .row = kv.row(step.plan.block_tables[row_idx], step.plan.positions[row_idx])};
+      if (cache_scale) {
+        write_scaled_latent(step, latent, *cache_scale, kv, ws.scratch_of(worker_idx));
+      } else {
+        step.kernels.write_latent(latent);
+      }
     }
   });
 }
@@ -52,12 +93,15 @@ void make_queries(const StepContext& step, const LayerWeights& layer) {
   const int64_t half_rope = config.qk_rope_head_dim / 2;
   const int64_t q_size = config.num_attention_heads * config.qk_head_dim();
   if (config.q_lora_rank > 0) {
+    const QuantInput x = quantised_rows(layer.quant->q_b.input, ws.q_a_normed, config.q_lora_rank, ws.row_scales);
     const LinearArgs args = {.w = &layer.q,
-                             .x = ws.q_a_normed.base,
-                             .ldx = ws.q_a_normed.stride,
+                             .x = x.base,
+                             .ldx = x.stride,
+                             .x_scales = x.scales,
                              .num_tokens = step.num_tokens,
                              .y = ws.q,
-                             .ldy = q_size};
+                             .ldy = q_size,
+                             .round_to_bf16 = step.numerics.bf16_results};
     run_linears(step, StepPhase::kDense, {&args, 1});
   }
   step.runner.for_each(StepPhase::kNorms, step.num_tokens, [&](int64_t begin, int64_t end, int) {
@@ -89,26 +133,31 @@ void count_expanded(const StepContext& step, const LayerWeights& layer, const Pa
   }
 }
 
-void attend_expanded_span(const StepContext& step, const HeadWeights& head, const PagedKvView& kv,
+void attend_expanded_span(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv,
                           const ExpandedSpan& span, int64_t head_idx, std::byte* scratch) {
   const ModelConfig& config = step.config;
   const Workspace& ws = step.ws;
-  step.kernels.attend_expanded({.q = ws.q_rotated.at(span.row, head_idx * config.qk_head_dim()),
-                                .q_stride = ws.q_rotated.stride,
-                                .num_queries = span.num_tokens,
-                                .first_position = span.first_position,
-                                .kv_lora_rank = config.kv_lora_rank,
-                                .qk_nope_head_dim = config.qk_nope_head_dim,
-                                .qk_rope_head_dim = config.qk_rope_head_dim,
-                                .v_head_dim = config.v_head_dim,
-                                .w_uk = &head.w_uk,
-                                .w_uv = &head.w_uv,
-                                .scale = static_cast<float>(step.rope.softmax_scale),
-                                .kv = &kv,
-                                .block_table = span.block_table,
-                                .out = ws.attention_out.at(span.order, head_idx * config.v_head_dim),
-                                .out_stride = ws.attention_out.stride},
-                               scratch);
+  const HeadWeights& head = layer.heads[static_cast<size_t>(head_idx)];
+  const ExpandedAttentionArgs args = {.q = ws.q_rotated.at(span.row, head_idx * config.qk_head_dim()),
+                                      .q_stride = ws.q_rotated.stride,
+                                      .num_queries = span.num_tokens,
+                                      .first_position = span.first_position,
+                                      .kv_lora_rank = config.kv_lora_rank,
+                                      .qk_nope_head_dim = config.qk_nope_head_dim,
+                                      .qk_rope_head_dim = config.qk_rope_head_dim,
+                                      .v_head_dim = config.v_head_dim,
+                                      .w_uk = &head.w_uk,
+                                      .w_uv = &head.w_uv,
+                                      .scale = static_cast<float>(step.rope.softmax_scale),
+                                      .kv = &kv,
+                                      .block_table = span.block_table,
+                                      .out = ws.attention_out.at(span.order, head_idx * config.v_head_dim),
+                                      .out_stride = ws.attention_out.stride};
+  if (quantises_prefill(*layer.quant)) {
+    step.kernels.attend_quant_expanded(quant_expanded_args(step.numerics, *layer.quant, head, args), scratch);
+  } else {
+    step.kernels.attend_expanded(args, scratch);
+  }
 }
 
 void attend_expanded(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv) {
@@ -123,8 +172,8 @@ void attend_expanded(const StepContext& step, const LayerWeights& layer, const P
   }
   step.runner.run(StepPhase::kAttention, ws.work, [&](size_t head, int64_t begin, int64_t end, int worker_idx) {
     for (int64_t span = begin; span < end; ++span) {
-      attend_expanded_span(step, layer.heads[head], kv, step.plan.expanded[static_cast<size_t>(span)],
-                           static_cast<int64_t>(head), ws.scratch_of(worker_idx));
+      attend_expanded_span(step, layer, kv, step.plan.expanded[static_cast<size_t>(span)], static_cast<int64_t>(head),
+                           ws.scratch_of(worker_idx));
     }
   });
 }
@@ -133,7 +182,7 @@ void attend_expanded(const StepContext& step, const LayerWeights& layer, const P
 class AbsorbedBatch {
  public:
   AbsorbedBatch(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv,
-                std::span<const int32_t> rows, int64_t order)
+                std::span<const int32_t> rows, int64_t order, int64_t layer_idx)
       : step_(step),
         config_(step.config),
         ws_(step.ws),
@@ -141,11 +190,13 @@ class AbsorbedBatch {
         kv_(kv),
         rows_(rows),
         order_(order),
-        num_tokens_(static_cast<int64_t>(rows.size())) {}
+        num_tokens_(static_cast<int64_t>(rows.size())),
+        layer_idx_(layer_idx) {}
 
   void run() {
     make_latent_queries();
     attend();
+    if (step_.ranges != nullptr) observe();
     project_values();
   }
 
@@ -178,7 +229,9 @@ class AbsorbedBatch {
                     static_cast<double>(2 * config_.kv_lora_rank + config_.qk_rope_head_dim);
     }
     const int64_t num_threads = step_.runner.shares().num_threads();
-    if (longest <= kAttentionSegment) {
+    if (quantises_decode(*layer_.quant)) {
+      attend_quantised();
+    } else if (longest <= kAttentionSegment) {
       attend_short();
     } else if (num_tokens_ >= 2 * num_threads) {
       attend_by_token();
@@ -194,6 +247,18 @@ class AbsorbedBatch {
     step_.runner.run(StepPhase::kAttention, ws_.work, [&](size_t, int64_t begin, int64_t end, int worker_idx) {
       for (int64_t item = begin; item < end; ++item) {
         hadal::attend_absorbed(step_.kernels, args_of(item), ws_.scratch_of(worker_idx));
+      }
+    });
+  }
+
+  // As the numerics plan has it: a token and a group of heads from its first position to its last in one call.
+  void attend_quantised() {
+    ws_.work.clear();
+    ws_.work.add(num_tokens_ * num_groups(), step_.runner.shares());
+    step_.runner.run(StepPhase::kAttention, ws_.work, [&](size_t, int64_t begin, int64_t end, int worker_idx) {
+      for (int64_t item = begin; item < end; ++item) {
+        step_.kernels.attend_quant_absorbed(quant_absorbed_args(step_.numerics, *layer_.quant, args_of(item)),
+                                            ws_.scratch_of(worker_idx));
       }
     });
   }
@@ -268,6 +333,11 @@ class AbsorbedBatch {
     });
   }
 
+  void observe() {
+    step_.ranges->observe_absorbed(step_, layer_idx_, num_tokens_ * num_groups(),
+                                   [this](int64_t item) { return args_of(item); });
+  }
+
   // Item: a token and a group of heads.
   AbsorbedAttentionArgs args_of(int64_t item) const {
     const int64_t token = item / num_groups(), first_head = item % num_groups() * kHeadGroup;
@@ -309,30 +379,36 @@ class AbsorbedBatch {
   const std::span<const int32_t> rows_;
   const int64_t order_;
   const int64_t num_tokens_;
+  const int64_t layer_idx_;
 };
 
-void attend_absorbed(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv) {
+void attend_absorbed(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv, int64_t layer_idx) {
   const std::span<const int32_t> rows = step.plan.absorbed_rows;
   const int64_t num_expanded = step.num_tokens - static_cast<int64_t>(rows.size());
   for (size_t begin = 0; begin < rows.size(); begin += kAbsorbedBatchTokens) {
     const size_t count = std::min(rows.size() - begin, static_cast<size_t>(kAbsorbedBatchTokens));
-    AbsorbedBatch(step, layer, kv, rows.subspan(begin, count), num_expanded + static_cast<int64_t>(begin)).run();
+    AbsorbedBatch(step, layer, kv, rows.subspan(begin, count), num_expanded + static_cast<int64_t>(begin), layer_idx)
+        .run();
   }
 }
 
 }  // namespace
 
-void run_attention_layer(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv) {
+void run_attention_layer(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv, int64_t layer_idx) {
   project_down(step, layer);
   write_cache(step, layer, kv);
   make_queries(step, layer);
   attend_expanded(step, layer, kv);
-  attend_absorbed(step, layer, kv);
+  attend_absorbed(step, layer, kv, layer_idx);
+  if (step.ranges != nullptr) step.ranges->observe_attention(step, layer, kv, layer_idx);
 
   const int64_t heads = step.config.num_attention_heads;
+  const QuantInput h =
+      quantise_in_place(step, layer.quant->o.input, step.ws.attention_out, layer.o.cols, step.ws.row_scales);
   const DownSource source = {.w = &layer.o,
-                             .h = step.ws.attention_out.base,
-                             .ldh = step.ws.attention_out.stride,
+                             .h = h.base,
+                             .ldh = h.stride,
+                             .h_scales = h.scales,
                              .num_tokens = step.num_tokens,
                              .y_rows = step.plan.row_of_order.data()};
   run_down(step, StepPhase::kDense, {&source, 1}, num_leaves_for({heads}));

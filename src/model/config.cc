@@ -264,9 +264,11 @@ class ConfigReader {
     };
     require("quant_method", quantization.quant_method, "fp8");
     require("fmt", quantization.fmt, "e4m3");
-    require("activation_scheme", quantization.activation_scheme, "dynamic");
     const std::vector<int64_t>& block = quantization.weight_block_size;
-    if (block != std::vector<int64_t>{kWeightBlock, kWeightBlock}) {
+    config_.fp8_row_scales = block.empty();
+    config_.static_input_scales = config_.fp8_row_scales && quantization.activation_scheme == "static";
+    if (!config_.static_input_scales) require("activation_scheme", quantization.activation_scheme, "dynamic");
+    if (!block.empty() && block != std::vector<int64_t>{kWeightBlock, kWeightBlock}) {
       refuse(ErrorCode::kUnsupported, "quantization_config.weight_block_size = [{}]: only [128, 128] is supported",
              fmt::join(block, ", "));
     }

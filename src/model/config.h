@@ -53,6 +53,9 @@ struct ModelConfig {
   RouterConfig router;           // n_routed_experts is 0 when no layer is MoE
 
   bool fp8_weights = false;  // quantization_config present: 128 x 128 block scales
+  // A per-channel checkpoint (no weight_block_size): one scale a row, and maybe static scales of the inputs.
+  bool fp8_row_scales = false;
+  bool static_input_scales = false;  // "X.input_scale" F32 [1] beside every FP8 weight
   bool ue8m0_scales = false;
 
   // "moe_layer_freq = 1": keys that config.json does not give, with the value taken.

@@ -158,7 +158,6 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"/quantization_config/fmt", "e5m2", "e4m3"},
         Refusal{"/quantization_config/activation_scheme", "static", "dynamic"},
         Refusal{"/quantization_config/weight_block_size", Json::array({64, 128}), "weight_block_size"},
-        Refusal{"/quantization_config/weight_block_size", kErase, "weight_block_size"},
         Refusal{"/quantization_config/scale_fmt", "e8m3", "ue8m0"}));
 
 TEST(ModelConfig, BoundsTheLengthOfTheWeightPlan) {

@@ -37,7 +37,8 @@ int64_t kv_bytes_per_token(const ModelConfig& config, DType kv_dtype) {
 }
 
 DeepseekV3Model::DeepseekV3Model(ModelConfig config, ModelWeights weights, const KernelTable& kernels, DType kv_dtype,
-                                 std::unique_ptr<ThreadPool> pool, NodeShares shares, ForwardObserver observer)
+                                 std::unique_ptr<ThreadPool> pool, NodeShares shares, ForwardObserver observer,
+                                 RangeObserver* ranges)
     : config_(std::move(config)),
       weights_(std::move(weights)),
       kernels_(kernels),
@@ -45,6 +46,7 @@ DeepseekV3Model::DeepseekV3Model(ModelConfig config, ModelWeights weights, const
       pool_(std::move(pool)),
       runner_(*pool_, std::move(shares)),
       observer_(std::move(observer)),
+      ranges_(ranges),
       rope_(make_rope_parameters(config_)) {
   HADAL_CHECK(kv_dtype == DType::kF8E4M3 || kv_dtype == kernels.act_dtype, "no cache of type {} with {} kernels",
               dtype_name(kv_dtype), kernels.name);
@@ -63,7 +65,8 @@ Status DeepseekV3Model::allocate_kv(int64_t num_blocks, int64_t block_size, int6
   const WorkspaceLimits limits = {.max_tokens = max_tokens_per_step,
                                   .max_positions = std::min(num_blocks * block_size, config_.max_position_embeddings),
                                   .num_threads = pool_->num_threads(),
-                                  .kv_dtype = kv_dtype_};
+                                  .kv_dtype = kv_dtype_,
+                                  .quantises_inputs = !weights_.numerics.layers.empty()};
   HADAL_ASSIGN_OR_RETURN(
       kv_memory_,
       AlignedBuffer::create(static_cast<uint64_t>(layer_bytes * config_.num_hidden_layers), "the KV cache"));
@@ -213,7 +216,8 @@ void DeepseekV3Model::compute_logits(const StepContext& step, std::span<const in
                            .ldx = ws_.normed.stride,
                            .num_tokens = static_cast<int64_t>(rows.size()),
                            .y = logits,
-                           .ldy = config_.vocab_size};
+                           .ldy = config_.vocab_size,
+                           .round_to_bf16 = weights_.numerics.bf16_results};
   run_linears(step, StepPhase::kHead, {&head, 1});
 }
 
@@ -236,13 +240,15 @@ Status DeepseekV3Model::forward(const StepInput& input, float* logits) {
                             .runner = runner_,
                             .ws = ws_,
                             .plan = plan_,
+                            .numerics = weights_.numerics,
                             .observer = observer_,
-                            .num_tokens = static_cast<int64_t>(input.token_ids.size())};
+                            .num_tokens = static_cast<int64_t>(input.token_ids.size()),
+                            .ranges = ranges_};
   for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
     const LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
     add_and_normalise(step, layer.input_norm, i > 0);
     if (i > 0) observe_residual(step, i - 1);
-    run_attention_layer(step, layer, kv_layers_[static_cast<size_t>(i)]);
+    run_attention_layer(step, layer, kv_layers_[static_cast<size_t>(i)], i);
     add_and_normalise(step, layer.post_attention_norm, true);
     run_mlp_layer(step, layer, i);
   }

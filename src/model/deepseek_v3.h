@@ -22,7 +22,8 @@ class DeepseekV3Model final : public ForwardModel {
   // `weights` as load_weights() fills them for kernels.act_dtype. kv_dtype: of the latent cache, kernels.act_dtype or
   // kF8E4M3.
   DeepseekV3Model(ModelConfig config, ModelWeights weights, const KernelTable& kernels, DType kv_dtype,
-                  std::unique_ptr<ThreadPool> pool, NodeShares shares, ForwardObserver observer);
+                  std::unique_ptr<ThreadPool> pool, NodeShares shares, ForwardObserver observer,
+                  RangeObserver* ranges = nullptr);
 
   int64_t vocab_size() const override { return config_.vocab_size; }
   int64_t max_position_embeddings() const override { return config_.max_position_embeddings; }
@@ -47,6 +48,7 @@ class DeepseekV3Model final : public ForwardModel {
   const std::unique_ptr<ThreadPool> pool_;
   StepRunner runner_;
   const ForwardObserver observer_;
+  RangeObserver* const ranges_;  // null unless calibrating
   const RopeParameters rope_;
 
   // Set by allocate_kv().

@@ -11,6 +11,7 @@
 #include "formats/hf_config.h"
 #include "kernels/kernels.h"
 #include "model/config.h"
+#include "quant/numerics_plan.h"
 
 namespace hadal {
 
@@ -33,5 +34,9 @@ struct ModelInspection {
 // Reads config.json, the index and the shards' headers, no weights. Never fails: everything wrong is in `problems`.
 // Memory is counted for `kernels`.
 ModelInspection inspect_model(const std::filesystem::path& dir, const KernelTable& kernels);
+
+// RAM that the weights of a folder without problems will take under a numerics plan.
+Expected<uint64_t> weight_memory_bytes(const std::filesystem::path& dir, const KernelTable& kernels,
+                                       const NumericsPlan& numerics);
 
 }  // namespace hadal

@@ -7,8 +7,8 @@
 
 namespace hadal {
 
-// Multi-head latent attention; writes the step's rows to the layer's cache `kv` first.
-void run_attention_layer(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv);
+// Multi-head latent attention; writes the step's rows to the layer's cache `kv` first. layer_idx is for the observer.
+void run_attention_layer(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv, int64_t layer_idx);
 
 // Dense MLP or mixture of experts. layer_idx is for the observer.
 void run_mlp_layer(const StepContext& step, const LayerWeights& layer, int64_t layer_idx);

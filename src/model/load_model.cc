@@ -33,11 +33,11 @@ Expected<std::unique_ptr<ForwardModel>> load_deepseek_v3(const std::filesystem::
   if (options.pin_threads) pool_options.pin_cpus = topology.cores;
   NodeShares shares = make_node_shares(topology, pool_options.pin_cpus, pool_options.num_threads);
   auto pool = std::make_unique<ThreadPool>(std::move(pool_options));
-  HADAL_ASSIGN_OR_RETURN(ModelWeights weights,
-                         load_weights(*config, plan, checkpoint, kernels.act_dtype, shares, options.progress));
+  HADAL_ASSIGN_OR_RETURN(ModelWeights weights, load_weights(*config, plan, checkpoint, kernels.act_dtype, shares,
+                                                            options.progress, options.numerics));
   return std::make_unique<DeepseekV3Model>(std::move(*config), std::move(weights), kernels,
                                            options.kv_dtype.value_or(kernels.act_dtype), std::move(pool),
-                                           std::move(shares), options.observer);
+                                           std::move(shares), options.observer, options.ranges);
 }
 
 }  // namespace hadal

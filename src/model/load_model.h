@@ -10,6 +10,8 @@
 #include "model/forward_model.h"
 #include "model/forward_observer.h"
 #include "model/loader.h"
+#include "model/range_observer.h"
+#include "quant/numerics_plan.h"
 
 namespace hadal {
 
@@ -20,6 +22,8 @@ struct LoadOptions {
   bool pin_threads = false;              // bind workers to one core each
   LoadProgress progress;                 // may be empty
   ForwardObserver observer;              // may be empty
+  NumericsPlan numerics;                 // default: weights as stored, nothing quantised
+  RangeObserver* ranges = nullptr;       // calibration: outlives the model
 };
 
 // Checks the folder, then loads all of it. Errors: the first problem that inspect_model() would list, or

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <condition_variable>
+#include <map>
 #include <mutex>
 #include <numeric>
 #include <thread>
@@ -40,6 +42,15 @@ struct Job {
   uint64_t size_bytes() const { return static_cast<uint64_t>((row_end - row_begin) * source->row_bytes()); }
 };
 
+// Modules that share one weight scale where the plan has one per module: gate and up, all rows of anything else.
+std::tuple<int64_t, int64_t, int> module_key(const PlannedTensor& tensor) {
+  WeightRole role = tensor.role;
+  if (role == WeightRole::kDenseUp) role = WeightRole::kDenseGate;
+  if (role == WeightRole::kSharedUp) role = WeightRole::kSharedGate;
+  if (role == WeightRole::kExpertUp) role = WeightRole::kExpertGate;
+  return {tensor.layer, tensor.expert, static_cast<int>(role)};
+}
+
 // The jobs of one NUMA node, taken in order by threads that run on it, so that pages are first touched there.
 struct NodeJobs {
   std::vector<Job> jobs;
@@ -48,11 +59,20 @@ struct NodeJobs {
 
 class Loader {
  public:
-  Loader(const Checkpoint& checkpoint, const NodeShares& shares, const LoadProgress& progress)
-      : checkpoint_(checkpoint), shares_(shares), progress_(progress), nodes_(static_cast<size_t>(shares.num_nodes)) {}
+  Loader(const ModelConfig& config, const Checkpoint& checkpoint, const NumericsPlan& numerics,
+         const NodeShares& shares, const LoadProgress& progress)
+      : config_(config),
+        checkpoint_(checkpoint),
+        numerics_(numerics),
+        shares_(shares),
+        progress_(progress),
+        nodes_(static_cast<size_t>(shares.num_nodes)) {}
 
   void add(const WeightDestination& to) {
-    WeightSource source{.to = to, .entry = checkpoint_.find(to.tensor->name)};
+    WeightSource source{.to = to,
+                        .numerics = &numerics_,
+                        .entry = checkpoint_.find(to.tensor->name),
+                        .stored_row_scales = config_.fp8_row_scales};
     HADAL_CHECK(source.entry != nullptr, "{} was not checked", to.tensor->name);
     const Shape& shape = to.tensor->shape;
     source.rows = shape.rank() == 2 ? shape[0] : 1;
@@ -69,6 +89,23 @@ class Loader {
     // A large checkpoint would only push the weights' own pages out; a small one is likely to be read again.
     const auto available = available_memory_bytes();
     const ShardReader reader(checkpoint_, available && total_bytes_ > *available / 4);
+    if (numerics_.weight_scale_per_tensor) {
+      for (const WeightSource& source : sources_) {
+        if (source.is_requantised()) module_amax_[module_key(*source.to.tensor)] = 0;
+      }
+      phase_ = Phase::kMeasure;
+      HADAL_RETURN_IF_ERROR(run_jobs(reader));
+      for (NodeJobs& node : nodes_) node.next = 0;
+      done_bytes_ = 0;
+    }
+    phase_ = Phase::kFill;
+    return run_jobs(reader);
+  }
+
+ private:
+  enum class Phase { kMeasure, kFill };
+
+  Status run_jobs(const ShardReader& reader) {
     const int num_threads = std::clamp(shares_.num_threads(), kMinThreads, kMaxThreads);
     num_running_ = num_threads;
     std::vector<std::thread> threads;
@@ -81,7 +118,6 @@ class Loader {
     return std::move(result_);
   }
 
- private:
   void make_jobs() {
     // Layers ascending, inside a layer in the order of the files: reading is sequential, and what a first step needs
     // comes first. The top level comes before layer 0, except what is needed last.
@@ -126,16 +162,32 @@ class Loader {
     if (--num_running_ == 0) all_done_.notify_one();
   }
 
-  Status run_job(const ShardReader& reader, const Job& job, ShardReader::Buffer& buffer, FillScratch& scratch) const {
+  Status run_job(const ShardReader& reader, const Job& job, ShardReader::Buffer& buffer, FillScratch& scratch) {
     const WeightSource& source = *job.source;
+    const auto amax = module_amax_.find(module_key(*source.to.tensor));
+    if (phase_ == Phase::kMeasure && amax == module_amax_.end()) return {};
     if (source.scale != nullptr) {
       scratch.scales.resize(static_cast<size_t>(source.scale->info.shape.num_elements()));
       HADAL_RETURN_IF_ERROR(checkpoint_.read(*source.scale, std::as_writable_bytes(std::span(scratch.scales))));
     }
     const auto offset = static_cast<uint64_t>(job.row_begin * source.row_bytes());
     HADAL_ASSIGN_OR_RETURN(const auto stored, reader.read(*source.entry, offset, job.size_bytes(), buffer));
-    fill_weights(source, stored.data(), job.row_begin, job.row_end - job.row_begin, scratch);
+    const int64_t num_rows = job.row_end - job.row_begin;
+    if (phase_ == Phase::kMeasure) {
+      raise(amax->second, largest_weight(source, stored.data(), job.row_begin, num_rows, scratch));
+    } else {
+      std::optional<float> module_amax;
+      if (amax != module_amax_.end()) module_amax = std::bit_cast<float>(amax->second.load());
+      fill_weights(source, stored.data(), job.row_begin, num_rows, scratch, module_amax);
+    }
     return {};
+  }
+
+  // bits: of a float that is not negative, which order as the float does.
+  static void raise(std::atomic<uint32_t>& bits, float value) {
+    uint32_t old = bits.load();
+    while (std::bit_cast<uint32_t>(value) > old && !bits.compare_exchange_weak(old, std::bit_cast<uint32_t>(value))) {
+    }
   }
 
   void report_until_done() {
@@ -146,11 +198,15 @@ class Loader {
     if (progress_ && result_) progress_(total_bytes_, total_bytes_);
   }
 
+  const ModelConfig& config_;
   const Checkpoint& checkpoint_;
+  const NumericsPlan& numerics_;
   const NodeShares& shares_;
   const LoadProgress& progress_;
   std::vector<WeightSource> sources_;
   std::vector<NodeJobs> nodes_;
+  std::map<std::tuple<int64_t, int64_t, int>, std::atomic<uint32_t>> module_amax_;  // bits of a float
+  Phase phase_ = Phase::kFill;
   uint64_t total_bytes_ = 0;
   std::atomic<uint64_t> done_bytes_{0};
   std::atomic<bool> failed_{false};
@@ -164,18 +220,19 @@ class Loader {
 }  // namespace
 
 uint64_t weight_memory_bytes(const ModelConfig& config, const std::vector<PlannedTensor>& plan,
-                             const Checkpoint& checkpoint, DType act_dtype) {
-  const std::vector<uint64_t> arenas = weight_arena_bytes(config, plan, dtype_in(checkpoint), act_dtype);
+                             const Checkpoint& checkpoint, DType act_dtype, const NumericsPlan& numerics) {
+  const std::vector<uint64_t> arenas = weight_arena_bytes(config, plan, numerics, dtype_in(checkpoint), act_dtype);
   return std::accumulate(arenas.begin(), arenas.end(), uint64_t{0});
 }
 
 Expected<ModelWeights> load_weights(const ModelConfig& config, const std::vector<PlannedTensor>& plan,
                                     const Checkpoint& checkpoint, DType act_dtype, const NodeShares& shares,
-                                    const LoadProgress& progress) {
+                                    const LoadProgress& progress, NumericsPlan numerics) {
   ModelWeights weights;
+  weights.numerics = std::move(numerics);
   HADAL_ASSIGN_OR_RETURN(const std::vector<WeightDestination> destinations,
                          place_weights(config, plan, dtype_in(checkpoint), act_dtype, weights));
-  Loader loader(checkpoint, shares, progress);
+  Loader loader(config, checkpoint, weights.numerics, shares, progress);
   for (const WeightDestination& to : destinations) loader.add(to);
   HADAL_RETURN_IF_ERROR(loader.load());
   return weights;

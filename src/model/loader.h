@@ -17,14 +17,15 @@ using LoadProgress = std::function<void(uint64_t done_bytes, uint64_t total_byte
 
 // Bytes of RAM the weights will take with kernels of this act dtype. Requires a checkpoint that matches the plan.
 uint64_t weight_memory_bytes(const ModelConfig& config, const std::vector<PlannedTensor>& plan,
-                             const Checkpoint& checkpoint, DType act_dtype);
+                             const Checkpoint& checkpoint, DType act_dtype, const NumericsPlan& numerics = {});
 
 // Requires a checkpoint without problems (check_checkpoint). MTP layers are not read. Starts its own threads, at least
-// 16, since they wait for the disk half of the time, and puts every panel on the NUMA node that will read it. Layers are
-// complete in ascending order. Beside the weights it holds less than 1 GB. Errors: kResourceExhausted before reading
-// anything, kIo, kCorrupt (a shard shrank meanwhile).
+// 16, since they wait for the disk half of the time, and puts every panel on the NUMA node that will read it. Layers
+// are complete in ascending order. Beside the weights it holds less than 1 GB. Errors: kResourceExhausted before
+// reading anything, kIo, kCorrupt (a shard shrank meanwhile). `numerics`: how matrices are held. Where it has one
+// weight scale for a whole module, the shards are read twice.
 Expected<ModelWeights> load_weights(const ModelConfig& config, const std::vector<PlannedTensor>& plan,
                                     const Checkpoint& checkpoint, DType act_dtype, const NodeShares& shares,
-                                    const LoadProgress& progress = {});
+                                    const LoadProgress& progress = {}, NumericsPlan numerics = {});
 
 }  // namespace hadal

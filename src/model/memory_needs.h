@@ -17,6 +17,7 @@ struct WorkspaceLimits {
   int64_t max_positions = 0;  // longest sequence
   int num_threads = 1;
   DType kv_dtype = DType::kBF16;  // of the latent cache
+  bool quantises_inputs = false;  // the numerics plan has layers
 };
 
 // Bytes of activations and kernel scratch that allocate_kv() reserves beside the cache.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tensor/bf16.h"
+
 namespace hadal {
 namespace {
 
@@ -31,7 +33,11 @@ void add_and_normalise(const StepContext& step, const float* norm_weight, bool a
       float* x = step.ws.x + row * hidden;
       if (add_delta) {
         const float* delta = step.ws.delta + row * hidden;
-        for (int64_t i = 0; i < hidden; ++i) x[i] += delta[i];
+        if (step.numerics.bf16_results) {
+          for (int64_t i = 0; i < hidden; ++i) x[i] = round_to_bf16(x[i] + round_to_bf16(delta[i]));
+        } else {
+          for (int64_t i = 0; i < hidden; ++i) x[i] += delta[i];
+        }
       }
       step.kernels.rms_norm({.x = x,
                              .weight = norm_weight,

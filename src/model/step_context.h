@@ -16,6 +16,7 @@
 #include "model/memory_needs.h"
 #include "model/rope.h"
 #include "model/step_runner.h"
+#include "quant/numerics_plan.h"
 
 namespace hadal {
 
@@ -58,9 +59,15 @@ struct Workspace {
   float* grouped_weights = nullptr;  // the same order
   ActRows expert_h;                  // [tokens * num_experts_per_tok, moe_intermediate]
   ActRows mlp_h;                     // [tokens, widest dense or shared MLP]
-  std::byte* scratch = nullptr;      // [num_threads, scratch_bytes] of the kernels
-  int64_t scratch_bytes = 0;         // per worker, a multiple of 64
-  std::byte* partials = nullptr;     // [num_threads, partials_per_worker, partial_bytes] of absorbed attention
+  // Only where the numerics plan quantises inputs (act_quant.h): copies of `normed`, and scales of rows that were
+  // quantised in place, the widest that there are.
+  ActRows quantised[2];            // [tokens, hidden]
+  float* quantised_scales[2]{};    // [tokens, scales_per_row(hidden)]
+  float* row_scales = nullptr;     // [tokens, scales_per_row(widest)] of q_a_normed, attention_out, mlp_h
+  float* expert_scales = nullptr;  // [tokens * num_experts_per_tok, scales_per_row(moe_intermediate)]
+  std::byte* scratch = nullptr;    // [num_threads, scratch_bytes] of the kernels
+  int64_t scratch_bytes = 0;       // per worker, a multiple of 64
+  std::byte* partials = nullptr;   // [num_threads, partials_per_worker, partial_bytes] of absorbed attention
   int64_t partial_bytes = 0, partials_per_worker = 0;
 
   // Work lists, sized once and reused.
@@ -99,6 +106,8 @@ struct AttentionPlan {
   std::vector<int32_t> row_of_order;  // [tokens] token row of each row of attention_out
 };
 
+class RangeObserver;
+
 struct StepContext {
   const ModelConfig& config;
   const KernelTable& kernels;
@@ -106,8 +115,10 @@ struct StepContext {
   StepRunner& runner;
   Workspace& ws;
   const AttentionPlan& plan;
+  const NumericsPlan& numerics;
   const ForwardObserver& observer;
   int64_t num_tokens = 0;
+  RangeObserver* ranges = nullptr;  // calibration only
 };
 
 // Leaves of a row-parallel linear: the largest power of two, at most 16, that divides every given width.

@@ -179,6 +179,8 @@ class CheckpointChecker {
   void check_dtype(const PlannedTensor& planned, DType found) {
     switch (planned.dtype) {
       case WeightDType::kBf16:
+        // convert_for_g2.py turns eh_proj into FP8 without a scale; MTP layers are not loaded.
+        if (planned.role == WeightRole::kMtpProjection && found == DType::kF8E4M3) return;
         if (found != DType::kBF16) refuse_dtype(planned, found, "BF16");
         return;
       case WeightDType::kF32OrBf16:
@@ -217,14 +219,29 @@ class CheckpointChecker {
       return;
     }
     if (planned.shape.rank() != 2) return;
-    const Shape wanted = BlockScaleLayout{}.scale_shape(planned.shape[0], planned.shape[1]);
+    const Shape wanted = config_.fp8_row_scales ? Shape{planned.shape[0]}
+                                                : BlockScaleLayout{}.scale_shape(planned.shape[0], planned.shape[1]);
     if (scale->info.shape != wanted) {
-      refuse(ErrorCode::kCorrupt, "tensor {}: shape {}, the 128 x 128 blocks of {} ask for {}", planned.scale_name(),
-             scale->info.shape.to_string(), planned.shape.to_string(), wanted.to_string());
+      refuse(ErrorCode::kCorrupt, "tensor {}: shape {}, the {} of {} ask for {}", planned.scale_name(),
+             scale->info.shape.to_string(), config_.fp8_row_scales ? "rows" : "128 x 128 blocks",
+             planned.shape.to_string(), wanted.to_string());
     }
     if (scale->info.dtype != DType::kF32) {
       refuse(ErrorCode::kUnsupported, "tensor {}: dtype {}, supported is F32", planned.scale_name(),
              dtype_name(scale->info.dtype));
+    }
+    if (config_.static_input_scales) check_input_scale(planned);
+  }
+
+  void check_input_scale(const PlannedTensor& planned) {
+    const std::string name = planned.input_scale_name();
+    const Checkpoint::Entry* scale = checkpoint_.find(name);
+    if (scale == nullptr) {
+      if (state_ == CheckpointState::kDamaged) return;
+      refuse(ErrorCode::kNotFound, "tensor {} is missing: activation_scheme is static", name);
+    } else if (scale->info.dtype != DType::kF32 || scale->info.shape != Shape{1}) {
+      refuse(ErrorCode::kUnsupported, "tensor {}: {} {}, expected F32 [1]", name, dtype_name(scale->info.dtype),
+             scale->info.shape.to_string());
     }
   }
 
@@ -241,8 +258,16 @@ class CheckpointChecker {
   }
 
   bool is_scale_of_planned(std::string_view name) const {
-    if (!name.ends_with(kWeightScaleSuffix)) return false;
-    const auto found = by_name_.find(name.substr(0, name.size() - kWeightScaleSuffix.size()));
+    if (name.ends_with(kWeightScaleSuffix)) {
+      return is_quantisable(name.substr(0, name.size() - kWeightScaleSuffix.size()));
+    }
+    if (!config_.static_input_scales || !name.ends_with(kInputScaleSuffix)) return false;
+    const std::string_view module = name.substr(0, name.size() - kInputScaleSuffix.size());
+    return is_quantisable(std::string(module) + std::string(kWeightSuffix));
+  }
+
+  bool is_quantisable(std::string_view name) const {
+    const auto found = by_name_.find(name);
     return found != by_name_.end() && found->second->dtype == WeightDType::kQuantisable;
   }
 

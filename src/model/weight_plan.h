@@ -16,6 +16,8 @@
 namespace hadal {
 
 inline constexpr std::string_view kWeightScaleSuffix = "_scale_inv";  // "X.weight" -> "X.weight_scale_inv"
+inline constexpr std::string_view kWeightSuffix = ".weight";
+inline constexpr std::string_view kInputScaleSuffix = ".input_scale";  // "X.weight" -> "X.input_scale"
 
 enum class WeightRole : uint8_t {
   kEmbedTokens,
@@ -67,6 +69,10 @@ struct PlannedTensor {
   bool optional = false;  // may be absent: the MTP copies, and all of an MTP layer together
 
   std::string scale_name() const { return name + std::string(kWeightScaleSuffix); }
+  // Static scale of the module's input, F32 [1], in checkpoints with config.static_input_scales.
+  std::string input_scale_name() const {
+    return name.substr(0, name.size() - kWeightSuffix.size()) + std::string(kInputScaleSuffix);
+  }
   // Dtype in a published checkpoint of this model.
   DType official_dtype(bool fp8_weights) const;
 };

@@ -3,11 +3,13 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "model/weight_form.h"
 
 namespace hadal {
 namespace {
 
 constexpr uint64_t kAlignment = 64;
+const LayerQuant kUnquantised;
 
 // Hands out aligned pieces of an arena; with base == nullptr it only counts.
 class Arena {
@@ -27,12 +29,18 @@ class Arena {
 
 class Placer {
  public:
-  Placer(const ModelConfig& config, const StoredDType& stored_dtype, DType act_dtype, std::vector<Arena>& arenas,
-         ModelWeights& weights)
-      : config_(config), stored_dtype_(stored_dtype), act_dtype_(act_dtype), arenas_(arenas), weights_(weights) {
+  Placer(const ModelConfig& config, const NumericsPlan& numerics, const StoredDType& stored_dtype, DType act_dtype,
+         std::vector<Arena>& arenas, ModelWeights& weights)
+      : config_(config),
+        numerics_(numerics),
+        stored_dtype_(stored_dtype),
+        act_dtype_(act_dtype),
+        arenas_(arenas),
+        weights_(weights) {
     weights_.layers.resize(static_cast<size_t>(config.num_hidden_layers));
     for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
       LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
+      layer.quant = numerics.layers.empty() ? &kUnquantised : &numerics.layers[static_cast<size_t>(i)];
       layer.is_moe = config.is_moe_layer(i);
       layer.heads.resize(static_cast<size_t>(config.num_attention_heads));
       layer.experts.resize(static_cast<size_t>(layer.is_moe ? config.router.n_routed_experts : 0));
@@ -57,19 +65,20 @@ class Placer {
   }
 
   void place_matrix(const PlannedTensor& tensor, PackedMatrix& matrix) {
-    const DType stored = stored_dtype_(tensor);
-    matrix = take_matrix(arena_of(tensor), act_dtype_ == DType::kF32 ? DType::kF32 : stored, tensor.shape[0],
-                         tensor.shape[1]);
+    const WeightForm form = weight_form(numerics_, tensor, stored_dtype_(tensor), config_.fp8_row_scales, act_dtype_);
+    matrix = take_matrix(arena_of(tensor), form, tensor.shape[0], tensor.shape[1]);
     destinations_.push_back({.tensor = &tensor, .matrix = &matrix});
   }
 
-  static PackedMatrix take_matrix(Arena& arena, DType dtype, int64_t rows, int64_t cols) {
-    PackedMatrix matrix{.dtype = dtype, .rows = rows, .cols = cols};
+  static const float* take_floats(Arena& arena, int64_t count) {
+    return reinterpret_cast<const float*>(arena.take(count * static_cast<int64_t>(sizeof(float))));
+  }
+
+  static PackedMatrix take_matrix(Arena& arena, WeightForm form, int64_t rows, int64_t cols) {
+    PackedMatrix matrix{.dtype = form.dtype, .rows = rows, .cols = cols};
     matrix.panels = arena.take(matrix.panels_bytes());
-    if (matrix.num_scales() > 0) {
-      matrix.scales =
-          reinterpret_cast<const float*>(arena.take(matrix.num_scales() * static_cast<int64_t>(sizeof(float))));
-    }
+    if (matrix.num_scales() > 0) matrix.scales = take_floats(arena, matrix.num_scales());
+    if (form.row_scales) matrix.row_scales = take_floats(arena, matrix.num_panels() * kPanelRows);
     return matrix;
   }
 
@@ -82,11 +91,17 @@ class Placer {
 
   void place_heads(const PlannedTensor& tensor, std::vector<HeadWeights>& heads) {
     Arena& arena = arena_of(tensor);
-    const DType dtype = act_dtype_ == DType::kF32 ? DType::kF32 : DType::kBF16;
+    const int64_t rank = config_.kv_lora_rank, nope = config_.qk_nope_head_dim, v = config_.v_head_dim;
+    const bool in_f32 = act_dtype_ == DType::kF32 && numerics_.layers.empty();
+    const WeightForm plain = {in_f32 ? DType::kF32 : DType::kBF16, false}, in_f8 = {DType::kF8E4M3, true};
+    const bool quantised = module_quant(numerics_, tensor).weight == WeightFormat::kRowF8;
     for (HeadWeights& head : heads) {
-      head.w_uk = take_matrix(arena, dtype, config_.qk_nope_head_dim, config_.kv_lora_rank);
-      head.w_uv = take_matrix(arena, dtype, config_.v_head_dim, config_.kv_lora_rank);
-      head.w_uk_t = take_matrix(arena, dtype, config_.kv_lora_rank, config_.qk_nope_head_dim);
+      head.w_uk = take_matrix(arena, plain, nope, rank);
+      head.w_uv = take_matrix(arena, plain, v, rank);
+      head.w_uk_t = take_matrix(arena, plain, rank, nope);
+      if (!quantised) continue;
+      head.w_uk_f8 = take_matrix(arena, in_f8, nope, rank);
+      head.w_uv_f8 = take_matrix(arena, in_f8, v, rank);
     }
     destinations_.push_back({.tensor = &tensor, .heads = &heads});
   }
@@ -148,6 +163,7 @@ class Placer {
   }
 
   const ModelConfig& config_;
+  const NumericsPlan& numerics_;
   const StoredDType& stored_dtype_;
   const DType act_dtype_;
   std::vector<Arena>& arenas_;
@@ -158,10 +174,11 @@ class Placer {
 }  // namespace
 
 std::vector<uint64_t> weight_arena_bytes(const ModelConfig& config, const std::vector<PlannedTensor>& plan,
-                                         const StoredDType& stored_dtype, DType act_dtype) {
+                                         const NumericsPlan& numerics, const StoredDType& stored_dtype,
+                                         DType act_dtype) {
   std::vector<Arena> arenas(static_cast<size_t>(config.num_hidden_layers) + 1);
   ModelWeights scratch;
-  Placer(config, stored_dtype, act_dtype, arenas, scratch).place(plan);
+  Placer(config, numerics, stored_dtype, act_dtype, arenas, scratch).place(plan);
   std::vector<uint64_t> bytes;
   for (const Arena& arena : arenas) bytes.push_back(arena.used_bytes());
   return bytes;
@@ -171,7 +188,7 @@ Expected<std::vector<WeightDestination>> place_weights(const ModelConfig& config
                                                        const std::vector<PlannedTensor>& plan,
                                                        const StoredDType& stored_dtype, DType act_dtype,
                                                        ModelWeights& weights) {
-  const std::vector<uint64_t> arena_bytes = weight_arena_bytes(config, plan, stored_dtype, act_dtype);
+  const std::vector<uint64_t> arena_bytes = weight_arena_bytes(config, plan, weights.numerics, stored_dtype, act_dtype);
   const uint64_t total = std::accumulate(arena_bytes.begin(), arena_bytes.end(), uint64_t{0});
   HADAL_RETURN_IF_ERROR(check_memory_available(total, "the model's weights"));
   std::vector<Arena> arenas;
@@ -180,7 +197,7 @@ Expected<std::vector<WeightDestination>> place_weights(const ModelConfig& config
     arenas.emplace_back(buffer.data());
     weights.arenas.push_back(std::move(buffer));
   }
-  return Placer(config, stored_dtype, act_dtype, arenas, weights).place(plan);
+  return Placer(config, weights.numerics, stored_dtype, act_dtype, arenas, weights).place(plan);
 }
 
 }  // namespace hadal

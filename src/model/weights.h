@@ -1,5 +1,6 @@
-// The weights of a model in RAM, in the kernels' order. Dtypes: matrices are FP8 with block scales where the checkpoint
-// has FP8, else BF16; all F32 for kernels whose activations are F32. Vectors are F32.
+// The weights of a model in RAM, in the kernels' order. Dtypes: matrices are as the numerics plan says (weight_form.h);
+// without one FP8 with the checkpoint's scales where it has FP8, else BF16, and all F32 for kernels whose activations
+// are F32. Vectors are F32.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +13,7 @@
 #include "kernels/packed_matrix.h"
 #include "model/config.h"
 #include "model/weight_plan.h"
+#include "quant/numerics_plan.h"
 
 namespace hadal {
 
@@ -25,9 +27,13 @@ struct HeadWeights {
   PackedMatrix w_uk;    // [qk_nope_head_dim, kv_lora_rank]
   PackedMatrix w_uv;    // [v_head_dim, kv_lora_rank]
   PackedMatrix w_uk_t;  // [kv_lora_rank, qk_nope_head_dim]
+  // Where the plan has kv_b_proj in FP8 per row: what prefill expands with. rows == 0 otherwise.
+  PackedMatrix w_uk_f8, w_uv_f8;
 };
 
 struct LayerWeights {
+  const LayerQuant* quant = nullptr;  // never null once placed; all defaults where nothing is quantised
+
   const float* input_norm = nullptr;           // [hidden]
   const float* post_attention_norm = nullptr;  // [hidden]
 
@@ -48,6 +54,7 @@ struct LayerWeights {
 
 // Owns the memory that all the views point into. Movable; immutable once loaded.
 struct ModelWeights {
+  NumericsPlan numerics;                    // what LayerWeights::quant points into
   const std::byte* embed_tokens = nullptr;  // BF16 [vocab, hidden], row-major
   std::vector<LayerWeights> layers;
   const float* final_norm = nullptr;  // [hidden]
@@ -69,10 +76,12 @@ using StoredDType = std::function<DType(const PlannedTensor&)>;
 
 // Bytes of every arena that place_weights() will ask for.
 std::vector<uint64_t> weight_arena_bytes(const ModelConfig& config, const std::vector<PlannedTensor>& plan,
-                                         const StoredDType& stored_dtype, DType act_dtype);
+                                         const NumericsPlan& numerics, const StoredDType& stored_dtype,
+                                         DType act_dtype);
 
 // Allocates the arenas and points every view into them; contents are zero until filled. The destinations, in plan
-// order, point into `plan` and `weights`. MTP layers have none. Errors: kResourceExhausted, before touching memory.
+// order, point into `plan` and `weights`. Forms are those of weights.numerics. MTP layers have none. Errors:
+// kResourceExhausted, before touching memory.
 Expected<std::vector<WeightDestination>> place_weights(const ModelConfig& config,
                                                        const std::vector<PlannedTensor>& plan,
                                                        const StoredDType& stored_dtype, DType act_dtype,

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 
+#include "model/act_quant.h"
 #include "model/step_context.h"
 
 namespace hadal {
@@ -32,7 +33,12 @@ int64_t scratch_bytes(const ModelConfig& config, const KernelTable& kernels, con
   const PackedMatrix matrix = {.rows = config.hidden_size, .cols = kMaxLeaves};
   const std::array<DownSource, 1> source = {DownSource{.w = &matrix, .num_tokens = limits.max_tokens}};
   const DownArgs down = {.sources = source, .num_leaves = kMaxLeaves, .num_tokens = limits.max_tokens};
-  return align(std::max({absorbed_scratch_bytes(kernels, largest_absorbed(config, limits, kv)),
+  int64_t quantised = 0;
+  if (limits.quantises_inputs) {
+    quantised = std::max(kernels.quant_expanded_scratch_bytes({.base = expanded, .sdpa = SdpaScales{}}),
+                         kernels.quant_absorbed_scratch_bytes({.base = largest_absorbed(config, limits, kv)}));
+  }
+  return align(std::max({quantised, absorbed_scratch_bytes(kernels, largest_absorbed(config, limits, kv)),
                          kernels.expanded_scratch_bytes(expanded), kernels.down_scratch_bytes(down)}));
 }
 
@@ -56,6 +62,19 @@ class Carver {
   std::byte* base_;
   int64_t used_ = 0;
 };
+
+void carve_quantised(const ModelConfig& config, int64_t tokens, int64_t act, Carver& carver, Workspace& ws) {
+  const int64_t hidden = config.hidden_size;
+  const int64_t widest = std::max({config.q_lora_rank, config.num_attention_heads * config.v_head_dim,
+                                   config.intermediate_size, config.shared_intermediate_size()});
+  for (int slot = 0; slot < 2; ++slot) {
+    carver.take_rows(ws.quantised[slot], tokens, hidden, act);
+    carver.take(ws.quantised_scales[slot], tokens * scales_per_row(hidden));
+  }
+  carver.take(ws.row_scales, tokens * scales_per_row(widest));
+  carver.take(ws.expert_scales,
+              tokens * config.router.num_experts_per_tok * scales_per_row(config.moe_intermediate_size));
+}
 
 // Sets the pointers of `ws` into `base`, or only counts when base is null.
 int64_t carve(const ModelConfig& config, const KernelTable& kernels, const WorkspaceLimits& limits, std::byte* base,
@@ -86,6 +105,7 @@ int64_t carve(const ModelConfig& config, const KernelTable& kernels, const Works
   carver.take(ws.grouped_weights, tokens * top_k);
   carver.take_rows(ws.expert_h, tokens * top_k, config.moe_intermediate_size, act);
   carver.take_rows(ws.mlp_h, tokens, std::max(config.intermediate_size, config.shared_intermediate_size()), act);
+  if (limits.quantises_inputs) carve_quantised(config, tokens, act, carver, ws);
   const PagedKvView kv = {.dtype = limits.kv_dtype};
   ws.scratch_bytes = scratch_bytes(config, kernels, limits, kv);
   carver.take(ws.scratch, ws.scratch_bytes * limits.num_threads);

@@ -76,7 +76,9 @@ struct NumericsPlan {
   bool weight_scale_per_tensor = false;  // one scale for all rows of a module (gate and up together), else per row
   bool group_scale_pow2 = false;         // kGroup: scales rounded up to powers of two (scale_fmt "ue8m0")
   bool bf16_results = false;             // outputs of linears and the residual stream are rounded to BF16
-  std::vector<LayerQuant> layers;        // [num_hidden_layers]; empty: nothing is quantised
+  // kRowF8: of every weight, in place of weight_rule (INC's UNIT_SCALE and HW_ALIGNED_SINGLE_SCALE).
+  std::optional<StaticScale> fixed_weight_scale;
+  std::vector<LayerQuant> layers;  // [num_hidden_layers]; empty: nothing is quantised
 };
 
 }  // namespace hadal

@@ -82,4 +82,11 @@ void handle_load(const RouteCall& call) {
   call.exchange->respond(json_response({{"server_load", call.state->num_active.load()}}));
 }
 
+void handle_certificate(const RouteCall& call) {
+  const Json& certificate = call.serving->facts.certificate;
+  if (!certificate.is_null()) return call.exchange->respond(json_response(certificate));
+  call.exchange->respond(api_error_response(
+      {404, "There is no certificate for this model and these numerics: `hadal certify` makes one"}));
+}
+
 }  // namespace hadal

@@ -19,6 +19,7 @@ const std::vector<Route>& all_routes() {
        .is_open = true,
        .while_loading = true},
       {.method = "GET", .path = "/load", .handler = handle_load, .while_loading = true},
+      {.method = "GET", .path = "/hadal/certificate", .handler = handle_certificate},
       {.method = "GET", .path = "/v1/models", .handler = handle_models},
       {.method = "GET", .path = "/v1/models/", .handler = handle_model, .is_prefix = true},
       {.method = "POST", .path = "/v1/completions", .handler = handle_completions, .on_worker = true},

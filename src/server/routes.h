@@ -21,6 +21,7 @@ void handle_health(const RouteCall& call);
 void handle_version(const RouteCall& call);
 void handle_metrics(const RouteCall& call);
 void handle_load(const RouteCall& call);
+void handle_certificate(const RouteCall& call);
 
 // 404 unless the name is served.
 std::optional<ApiError> unknown_model(const RouteCall& call, const std::string& name);

@@ -58,6 +58,7 @@ struct ModelFacts {
   int64_t num_blocks = 0;
   std::string cache_dtype = "auto";
   bool enable_prefix_caching = true;
+  Json certificate;  // what `hadal certify` measured, as /hadal/certificate gives it; null: nothing
 };
 
 struct ServingContext {

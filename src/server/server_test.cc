@@ -31,6 +31,7 @@ TEST(Server, InfoRoutes) {
   EXPECT_EQ(s.get("/v1/models/second%2Fname").json()["id"], "second/name");
   expect_error(s.get("/v1/models/zebra"), 404, "The model `zebra` does not exist.");
   EXPECT_EQ(s.get("/load").json()["server_load"], 0);
+  expect_error(s.get("/hadal/certificate"), 404, "There is no certificate for this model");
   const Json info = s.get("/tokenizer_info").json();
   EXPECT_EQ(info["eos_token"], "<EOS>");
   EXPECT_EQ(info["bos_token"], "<BOS>");

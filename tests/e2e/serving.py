@@ -18,18 +18,20 @@ READY = re.compile(r"http://([\d.]+):(\d+)")
 class Server:
     """`make serve` on a free port, as a context manager. `lines` collects what it prints."""
 
-    def __init__(self, *, through_make: bool = False, args: tuple[str, ...] = (), model: str = "models/nano"):
+    def __init__(self, *, through_make: bool = False, args: tuple[str, ...] = (), model: str = "models/nano",
+                 env: dict[str, str] | None = None):
         binary = Path(os.environ.get("HADAL_BUILD_DIR", REPOSITORY / "build/release")) / "bin/hadal"
         if through_make:
             self.command = ["make", "--no-print-directory", "serve", "PORT=0", f"MODEL={model}", f"ARGS={' '.join(args)}"]
         else:
             self.command = [str(binary), "serve", "--model", model, "--host", "127.0.0.1", "--port", "0", *args]
+        self.env = {**os.environ, **(env or {})}
         self.lines: list[str] = []
         self._ready = threading.Event()
 
     def __enter__(self) -> "Server":
         self.started = time.monotonic()
-        self.process = subprocess.Popen(self.command, cwd=REPOSITORY, text=True, start_new_session=True,
+        self.process = subprocess.Popen(self.command, cwd=REPOSITORY, env=self.env, text=True, start_new_session=True,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -1,10 +1,11 @@
 // A token's logits, bit for bit, whatever else happens: chunk sizes, threads, block sizes and tables, company in the
-// step. Run for every kernel table, both attention forms and both kinds of cache.
+// step. Run for every kernel table, both attention forms, both kinds of cache and every kind of numerics plan.
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstring>
 
+#include "numerics_plans.h"
 #include "support/test_files.h"
 #include "tiny_model.h"
 
@@ -18,10 +19,14 @@ struct Model {
   Json (*config)();
   SynthWeights weights;
   std::optional<DType> kv_dtype = std::nullopt;  // as LoadOptions
+  NumericsPlan (*numerics)() = nullptr;
 };
 const Model kModels[] = {{"lora_fp8", tiny_config, SynthWeights::kFp8},
                          {"plain_bf16", tiny_config_without_lora, SynthWeights::kBf16},
-                         {"lora_fp8_kv_fp8", tiny_config, SynthWeights::kFp8, DType::kF8E4M3}};
+                         {"lora_fp8_kv_fp8", tiny_config, SynthWeights::kFp8, DType::kF8E4M3},
+                         {"fp8_dynamic", tiny_config, SynthWeights::kFp8, std::nullopt, fp8_dynamic_plan},
+                         {"gaudi2_dynamic", tiny_config, SynthWeights::kFp8, std::nullopt, gaudi2_dynamic_plan},
+                         {"gaudi2_inc", tiny_config, SynthWeights::kFp8, DType::kF8E4M3, gaudi2_static_plan}};
 
 const std::filesystem::path& checkpoint_of(size_t model_idx) {
   static TempDir root;
@@ -50,8 +55,9 @@ class SameLogits : public testing::TestWithParam<std::tuple<size_t, Isa, int64_t
     dir_ = checkpoint_of(model_idx);
     isa_ = isa;
     kv_dtype_ = kModels[model_idx].kv_dtype;
+    if (kModels[model_idx].numerics != nullptr) numerics_ = kModels[model_idx].numerics();
     ids_ = random_ids(static_cast<size_t>(prompt_tokens) + 4, 512, 7);
-    TestRunner runner(dir_, {.isa = isa_, .kv_dtype = kv_dtype_});
+    TestRunner runner(dir_, {.isa = isa_, .kv_dtype = kv_dtype_, .numerics = numerics_});
     wanted_ = sequence_in(runner);
     runner.run(wanted_, prompt_tokens);  // the prompt whole, then the rest in one step: tokens in absorbed form
   }
@@ -66,12 +72,13 @@ class SameLogits : public testing::TestWithParam<std::tuple<size_t, Isa, int64_t
   std::filesystem::path dir_;
   Isa isa_ = Isa::kPortable;
   std::optional<DType> kv_dtype_;
+  NumericsPlan numerics_;
   std::vector<int32_t> ids_;
   TestSequence wanted_;
 };
 
 TEST_P(SameLogits, InChunks) {
-  TestRunner runner(dir_, {.isa = isa_, .kv_dtype = kv_dtype_, .num_blocks = 96});
+  TestRunner runner(dir_, {.isa = isa_, .kv_dtype = kv_dtype_, .numerics = numerics_, .num_blocks = 96});
   for (const int64_t chunk : {1, 3, 64}) {
     SCOPED_TRACE(chunk);
     TestSequence got = sequence_in(runner);
@@ -81,7 +88,7 @@ TEST_P(SameLogits, InChunks) {
 }
 
 TEST_P(SameLogits, WithTwoThreads) {
-  TestRunner runner(dir_, {.isa = isa_, .kv_dtype = kv_dtype_, .num_threads = 2});
+  TestRunner runner(dir_, {.isa = isa_, .kv_dtype = kv_dtype_, .numerics = numerics_, .num_threads = 2});
   TestSequence got = sequence_in(runner);
   runner.run(got, 5);
   expect_same_bits(got, wanted_);
@@ -90,8 +97,12 @@ TEST_P(SameLogits, WithTwoThreads) {
 TEST_P(SameLogits, WithOtherBlocks) {
   for (const int64_t block_size : {1, 4, 32}) {
     SCOPED_TRACE(block_size);
-    TestRunner runner(dir_,
-                      {.isa = isa_, .kv_dtype = kv_dtype_, .block_size = block_size, .num_blocks = 256, .seed = 99});
+    TestRunner runner(dir_, {.isa = isa_,
+                             .kv_dtype = kv_dtype_,
+                             .numerics = numerics_,
+                             .block_size = block_size,
+                             .num_blocks = 256,
+                             .seed = 99});
     TestSequence got = sequence_in(runner);
     runner.run(got, 16);
     expect_same_bits(got, wanted_);
@@ -99,7 +110,8 @@ TEST_P(SameLogits, WithOtherBlocks) {
 }
 
 TEST_P(SameLogits, AmongStrangers) {
-  TestRunner runner(dir_, {.isa = isa_, .kv_dtype = kv_dtype_, .num_threads = 2, .num_blocks = 128});
+  TestRunner runner(dir_,
+                    {.isa = isa_, .kv_dtype = kv_dtype_, .numerics = numerics_, .num_threads = 2, .num_blocks = 128});
   TestSequence before = runner.make_sequence(random_ids(60, 512, 21), kTile);
   TestSequence after = runner.make_sequence(random_ids(90, 512, 22), kTile);
   TestSequence got = sequence_in(runner);

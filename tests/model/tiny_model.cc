@@ -84,7 +84,10 @@ TestRunner::TestRunner(const std::filesystem::path& dir, const Options& options)
   LoadOptions load;
   load.kernels = &kernels_for(options.isa);
   load.kv_dtype = options.kv_dtype;
+  load.numerics = options.numerics;
   load.num_threads = options.num_threads;
+  load.observer = options.observer;
+  load.ranges = options.ranges;
   model_ = require(load_deepseek_v3(dir, load));
   require(model_->allocate_kv(options.num_blocks, options.block_size, options.max_tokens));
   free_blocks_.resize(static_cast<size_t>(options.num_blocks));

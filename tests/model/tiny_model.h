@@ -50,11 +50,14 @@ class TestRunner {
   struct Options {
     Isa isa = Isa::kPortable;
     std::optional<DType> kv_dtype;  // as LoadOptions
+    NumericsPlan numerics;
     int num_threads = 1;
     int64_t block_size = 8;
     int64_t num_blocks = 64;
     int64_t max_tokens = 256;
     uint32_t seed = 1;
+    ForwardObserver observer;
+    RangeObserver* ranges = nullptr;  // outlives the runner
   };
   TestRunner(const std::filesystem::path& dir, const Options& options);
 

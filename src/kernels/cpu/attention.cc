@@ -8,27 +8,10 @@
 #include <cstring>
 #include <limits>
 
-#include "kernels/cpu/drivers.h"
+#include "kernels/cpu/attention_rows.h"
 
 namespace hadal::cpu {
 namespace {
-
-// Hands out 64-byte aligned pieces of a scratch area; from a null base it only measures.
-class Carver {
- public:
-  explicit Carver(std::byte* base) : base_(base) {}
-  template <typename T>
-  T* take(int64_t count) {
-    T* piece = base_ ? reinterpret_cast<T*>(base_ + used_bytes_) : nullptr;
-    used_bytes_ += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
-    return piece;
-  }
-  int64_t used_bytes() const { return used_bytes_; }
-
- private:
-  std::byte* base_;
-  int64_t used_bytes_ = 0;
-};
 
 // What a panel of 32 lanes has seen so far: unnormalised values relative to the largest score.
 struct PanelState {
@@ -58,31 +41,8 @@ struct SegmentWorkspace {
         key_rows(carver.take<const bf16_t*>(segment)),
         value_rows(carver.take<const bf16_t*>(segment)) {}
 
-  int64_t panel_elements() const { return (key_cols + 1) / 2 * 2 * kLanes; }
+  int64_t panel_elements() const { return query_panel_elements(key_cols); }
 };
-
-constexpr int64_t num_lane_panels(int64_t lanes) { return (lanes + kLanes - 1) / kLanes; }
-
-// Writes src (cols elements) as columns [k_begin, k_begin + cols) of one lane of a packed panel.
-void pack_lane(bf16_t* panel, int64_t lane, int64_t k_begin, const bf16_t* src, int64_t cols) {
-  int64_t i = 0;
-  if (k_begin % 2 == 0) {  // pairs move as one
-    for (; i + 2 <= cols; i += 2)
-      std::memcpy(panel + ((k_begin + i) / 2 * kLanes + lane) * 2, src + i, 2 * sizeof(bf16_t));
-  }
-  for (; i < cols; ++i) {
-    const int64_t k = k_begin + i;
-    panel[(k / 2 * kLanes + lane) * 2 + k % 2] = src[i];
-  }
-}
-
-// Cache rows lie in blocks, which no hardware prefetcher follows.
-void prefetch_row(const void* row, int64_t size_bytes) {
-  constexpr int64_t kLineBytes = 64;
-  for (int64_t at = 0; at < size_bytes; at += kLineBytes) {
-    __builtin_prefetch(static_cast<const std::byte*>(row) + at, /*rw=*/0, /*locality=*/2);
-  }
-}
 
 // Starts reading the keys of the next group.
 void prefetch_keys(const SegmentWorkspace& work, int64_t first, int64_t count) {
@@ -162,39 +122,6 @@ void finish_lane(const Primitives& p, const PanelState& state, int64_t lane, int
   }
 }
 
-// The cache's rows of some positions in BF16: where they lie or, of an FP8 cache, decoded.
-class CacheRows {
- public:
-  // Room for most_rows decoded rows.
-  CacheRows(Carver& carver, const PagedKvView* kv, int64_t row_elements, int64_t most_rows)
-      : kv_(kv),
-        row_elements_(row_elements),
-        stride_((row_elements + kLanes - 1) / kLanes * kLanes),
-        decoded_(carver.take<bf16_t>(kv->dtype == DType::kF8E4M3 ? most_rows * stride_ : 0)) {}
-
-  // rows[0 .. count) = positions first .. first + count - 1, valid until the next call.
-  void get(const Primitives& p, const int32_t* block_table, int64_t first, int64_t count, const bf16_t** rows) const {
-    if (kv_->dtype != DType::kF8E4M3) {
-      for (int64_t t = 0; t < count; ++t) {
-        rows[t] = reinterpret_cast<const bf16_t*>(kv_->row(block_table, first + t));
-      }
-      return;
-    }
-    constexpr int64_t kAheadRows = 8;
-    for (int64_t t = 0; t < count; ++t) {
-      if (t + kAheadRows < count) prefetch_row(kv_->row(block_table, first + t + kAheadRows), row_elements_);
-      bf16_t* row = decoded_ + t * stride_;
-      p.decode_f8_row(reinterpret_cast<const uint8_t*>(kv_->row(block_table, first + t)), row_elements_, row);
-      rows[t] = row;
-    }
-  }
-
- private:
-  const PagedKvView* kv_;
-  int64_t row_elements_, stride_;
-  bf16_t* decoded_;  // [most_rows][stride_]
-};
-
 struct AbsorbedWorkspace {
   SegmentWorkspace segment;
   CacheRows cache_rows;
@@ -213,17 +140,17 @@ struct AbsorbedWorkspace {
 struct ExpandedWorkspace {
   int64_t num_panels;
   SegmentWorkspace segment;
-  CacheRows cache_rows;  // of one group of keys
-  bf16_t* queries;       // [num_panels] packed panels
-  PanelState state;      // of the first panel, the others follow
-  PanelState scratch;    // the segment at work
-  bf16_t* keys;          // [segment][qk_nope + qk_rope]
-  bf16_t* values;        // [segment][v_head_dim]
+  KeyExpander expander;
+  bf16_t* queries;     // [num_panels] packed panels
+  PanelState state;    // of the first panel, the others follow
+  PanelState scratch;  // the segment at work
+  bf16_t* keys;        // [segment][qk_nope + qk_rope]
+  bf16_t* values;      // [segment][v_head_dim]
 
-  ExpandedWorkspace(Carver& carver, const ExpandedAttentionArgs& a)
+  ExpandedWorkspace(Carver& carver, const ExpandedAttentionArgs& a, const LatentInput& input)
       : num_panels(num_lane_panels(a.num_queries)),
         segment(carver, segment_keys(a), a.qk_nope_head_dim + a.qk_rope_head_dim, a.v_head_dim),
-        cache_rows(carver, a.kv, a.kv_lora_rank + a.qk_rope_head_dim, kMaxTokens),
+        expander(carver, a, input),
         queries(carver.take<bf16_t>(num_panels * segment.panel_elements())),
         state{carver.take<float>(num_panels * kLanes), carver.take<float>(num_panels * kLanes),
               carver.take<float>(num_panels * kLanes * a.v_head_dim)},
@@ -240,41 +167,63 @@ struct ExpandedWorkspace {
   }
 };
 
-// dst[t][0 .. w.rows) = W latent_t for a group of positions.
-void expand(const Primitives& p, const PackedMatrix& w, const bf16_t* const* latents, int64_t count, bf16_t* dst,
-            int64_t dst_stride) {
-  alignas(64) float out[kMaxTokens * kLanes];
-  for (int64_t panel = 0; panel < w.num_panels(); ++panel) {
-    const int64_t rows = std::min(kLanes, w.rows - panel * kLanes);
-    dot_panel(p, w, panel, latents, count, out);
-    for (int64_t t = 0; t < count; ++t) {
-      p.round_row(out + t * kLanes, rows, dst + t * dst_stride + panel * kLanes);
-    }
-  }
-}
-
 // Fills keys, values and their row pointers for positions segment_begin .. + num_keys - 1.
 void expand_segment(const Primitives& p, const ExpandedAttentionArgs& a, const ExpandedWorkspace& work,
                     int64_t segment_begin, int64_t num_keys) {
-  const int64_t key_cols = work.segment.key_cols;
-  for (int64_t first = 0; first < num_keys;) {
-    const bf16_t* latents[kMaxTokens];
-    const int64_t count = next_group(p, num_keys - first);
-    work.cache_rows.get(p, a.block_table, segment_begin + first, count, latents);
-    for (int64_t t = 0; t < count; ++t) {
-      bf16_t* key = work.keys + (first + t) * key_cols;
-      std::copy(latents[t] + a.kv_lora_rank, latents[t] + a.kv_lora_rank + a.qk_rope_head_dim,
-                key + a.qk_nope_head_dim);
-      work.segment.key_rows[first + t] = key;
-      work.segment.value_rows[first + t] = work.values + (first + t) * a.v_head_dim;
-    }
-    expand(p, *a.w_uk, latents, count, work.keys + first * key_cols, key_cols);
-    expand(p, *a.w_uv, latents, count, work.values + first * a.v_head_dim, a.v_head_dim);
-    first += count;
+  work.expander.expand(p, segment_begin, num_keys, work.keys, work.values);
+  for (int64_t t = 0; t < num_keys; ++t) {
+    work.segment.key_rows[t] = work.keys + t * work.segment.key_cols;
+    work.segment.value_rows[t] = work.values + t * a.v_head_dim;
   }
 }
 
 }  // namespace
+
+void KeyExpander::multiply(const Primitives& p, const PackedMatrix& w, const ScaledTokens& x, bf16_t* dst,
+                           int64_t ld) const {
+  alignas(64) float out[kMaxTokens * kLanes];
+  const ActScales scales = {.scales = input_.quantised ? x.scales[0] : nullptr};
+  for (int64_t panel = 0; panel < w.num_panels(); ++panel) {
+    const int64_t rows = std::min(kLanes, w.rows - panel * kLanes);
+    if (is_scaled(w, scales)) {
+      dot_scaled(p, w, panel, x, scales, 0, w.cols, out);
+    } else {
+      dot_panel(p, w, panel, x.x, x.num_tokens, out);
+    }
+    for (int64_t t = 0; t < x.num_tokens; ++t) {
+      p.round_row(out + t * kLanes, rows, dst + t * ld + panel * kLanes);
+    }
+  }
+}
+
+void KeyExpander::expand(const Primitives& p, int64_t first, int64_t count, bf16_t* keys, bf16_t* values) const {
+  const int64_t key_cols = a_.qk_nope_head_dim + a_.qk_rope_head_dim;
+  for (int64_t done = 0; done < count;) {
+    const bf16_t* latents[kMaxTokens];
+    float scales[kMaxTokens];
+    const float* scale_rows[kMaxTokens];
+    const int64_t group = next_group(p, count - done);
+    cache_rows_.get(p, a_.block_table, first + done, group, latents, input_.code_values);
+    for (int64_t t = 0; t < group; ++t) {
+      std::copy(latents[t] + a_.kv_lora_rank, latents[t] + a_.kv_lora_rank + a_.qk_rope_head_dim,
+                keys + (done + t) * key_cols + a_.qk_nope_head_dim);
+      scales[t] = input_.scale;
+      scale_rows[t] = scales + t;
+      if (!input_.quantised) continue;
+      QuantiseArgs cast = input_.cast;
+      cast.x = latents[t];
+      cast.n = a_.kv_lora_rank;
+      cast.out = quantised_ + t * stride_;
+      cast.scales = scales + t;
+      quantise_row(cast);
+      latents[t] = quantised_ + t * stride_;
+    }
+    const ScaledTokens x = {.x = latents, .scales = scale_rows, .num_tokens = group};
+    multiply(p, *a_.w_uk, x, keys + done * key_cols, key_cols);
+    multiply(p, *a_.w_uv, x, values + done * a_.v_head_dim, a_.v_head_dim);
+    done += group;
+  }
+}
 
 void attend_absorbed_segment(const Primitives& p, const AbsorbedAttentionArgs& a, int64_t segment, std::byte* partial,
                              std::byte* scratch) {
@@ -322,9 +271,10 @@ int64_t absorbed_segment_scratch_bytes(const AbsorbedAttentionArgs& a) {
   return carver.used_bytes();
 }
 
-void attend_expanded(const Primitives& p, const ExpandedAttentionArgs& a, std::byte* scratch) {
+void attend_expanded(const Primitives& p, const ExpandedAttentionArgs& a, const LatentInput& input,
+                     std::byte* scratch) {
   Carver carver(scratch);
-  const ExpandedWorkspace work(carver, a);
+  const ExpandedWorkspace work(carver, a, input);
   const int64_t value_cols = work.segment.value_cols;
   std::fill(work.queries, work.queries + work.num_panels * work.segment.panel_elements(), bf16_t{});
   for (int64_t i = 0; i < a.num_queries; ++i) {
@@ -356,10 +306,16 @@ void attend_expanded(const Primitives& p, const ExpandedAttentionArgs& a, std::b
   }
 }
 
-int64_t expanded_scratch_bytes(const ExpandedAttentionArgs& a) {
+int64_t expanded_scratch_bytes(const ExpandedAttentionArgs& a, const LatentInput& input) {
   Carver carver(nullptr);
-  const ExpandedWorkspace work(carver, a);
+  const ExpandedWorkspace work(carver, a, input);
   return carver.used_bytes();
 }
+
+void attend_expanded(const Primitives& p, const ExpandedAttentionArgs& a, std::byte* scratch) {
+  attend_expanded(p, a, LatentInput{}, scratch);
+}
+
+int64_t expanded_scratch_bytes(const ExpandedAttentionArgs& a) { return expanded_scratch_bytes(a, LatentInput{}); }
 
 }  // namespace hadal::cpu

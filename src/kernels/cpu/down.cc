@@ -36,6 +36,20 @@ struct LeafSums {
   float* of(int64_t row) const { return sums + (row - token_begin) * num_leaves * kLanes; }
 };
 
+// sums[t][leaf][0..31] += weights[t] * (leaf's scaled dot) for one panel.
+void add_scaled_leaves(const Primitives& p, const DownSource& s, int64_t panel, const ScaledTokens& tokens,
+                       const float* weights, int64_t num_leaves, float* const* sums) {
+  alignas(64) float out[kMaxTokens * kLanes];
+  const int64_t leaf_cols = s.w->cols / num_leaves;
+  for (int64_t leaf = 0; leaf < num_leaves; ++leaf) {
+    dot_scaled(p, *s.w, panel, tokens, s.h_scales, leaf * leaf_cols, (leaf + 1) * leaf_cols, out);
+    for (int64_t t = 0; t < tokens.num_tokens; ++t) {
+      float* sum = sums[t] + leaf * kLanes;
+      for (int64_t r = 0; r < kLanes; ++r) sum[r] += weights[t] * out[t * kLanes + r];
+    }
+  }
+}
+
 // Adds those tokens of one source that the sums hold, group by group; a group meets all panels of the tile while its
 // activations are in the caches.
 void add_source(const Primitives& p, const DownSource& s, int64_t panel_begin, int64_t panel_end, const LeafSums& to) {
@@ -46,27 +60,33 @@ void add_source(const Primitives& p, const DownSource& s, int64_t panel_begin, i
   const auto* h = static_cast<const bf16_t*>(s.h);
   for (int64_t i = 0; left > 0;) {
     const bf16_t* x[kMaxTokens];
+    const float* scales[kMaxTokens];
     float weights[kMaxTokens];
     float* sums[kMaxTokens];
     const int64_t count = next_group(p, left);
     for (int64_t t = 0; t < count; ++i) {
       if (!to.holds(row_of(i))) continue;
       x[t] = h + i * s.ldh;
+      if (s.h_scales.scales != nullptr) scales[t] = s.h_scales.row(i);
       weights[t] = s.weights ? s.weights[i] : 1.0f;
       sums[t++] = to.of(row_of(i));
     }
     left -= count;
     for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
-      primitives_for(p, s.w->dtype)
-          .add_leaves({.panel = s.w->panels + panel * s.w->panel_bytes(),
-                       .scales = panel_scales(*s.w, panel),
-                       .leaf_cols = s.w->cols / to.num_leaves,
-                       .num_leaves = to.num_leaves,
-                       .x = x,
-                       .num_tokens = count,
-                       .weights = weights,
-                       .sums = sums,
-                       .prefetch_bytes = kernel_tuning().prefetch_bytes});
+      if (is_scaled(*s.w, s.h_scales)) {
+        add_scaled_leaves(p, s, panel, {.x = x, .scales = scales, .num_tokens = count}, weights, to.num_leaves, sums);
+      } else {
+        primitives_for(p, s.w->dtype)
+            .add_leaves({.panel = s.w->panels + panel * s.w->panel_bytes(),
+                         .scales = panel_scales(*s.w, panel),
+                         .leaf_cols = s.w->cols / to.num_leaves,
+                         .num_leaves = to.num_leaves,
+                         .x = x,
+                         .num_tokens = count,
+                         .weights = weights,
+                         .sums = sums,
+                         .prefetch_bytes = kernel_tuning().prefetch_bytes});
+      }
       for (int64_t t = 0; t < count; ++t) sums[t] += to.panel_floats;
     }
   }

@@ -13,6 +13,7 @@ void gate_up(const Primitives& p, const GateUpArgs& args, int64_t panel_begin, i
 void down(const Primitives& p, const DownArgs& args, int64_t panel_begin, int64_t panel_end, std::byte* scratch);
 int64_t down_scratch_bytes(const DownArgs& args);
 
+void quantise_row(const QuantiseArgs& args);
 void rms_norm(const Primitives& p, const RmsNormArgs& args);
 void query_rope(const Primitives& p, const QueryRopeArgs& args);
 void write_latent(const Primitives& p, const WriteLatentArgs& args);
@@ -25,10 +26,27 @@ int64_t absorbed_partial_bytes(const AbsorbedAttentionArgs& args);
 int64_t absorbed_segment_scratch_bytes(const AbsorbedAttentionArgs& args);
 void attend_expanded(const Primitives& p, const ExpandedAttentionArgs& args, std::byte* scratch);
 int64_t expanded_scratch_bytes(const ExpandedAttentionArgs& args);
+void attend_quant_expanded(const Primitives& p, const QuantExpandedArgs& args, std::byte* scratch);
+int64_t quant_expanded_scratch_bytes(const QuantExpandedArgs& args);
+void attend_quant_absorbed(const Primitives& p, const QuantAbsorbedArgs& args, std::byte* scratch);
+int64_t quant_absorbed_scratch_bytes(const QuantAbsorbedArgs& args);
 
-// out[t][0..31] = one panel times a group of at most Primitives::max_group tokens; picks the primitive of the matrix's dtype.
+// out[t][0..31] = one panel times a group of at most Primitives::max_group tokens; picks the primitive of the matrix's
+// dtype.
 void dot_panel(const Primitives& p, const PackedMatrix& w, int64_t panel, const bf16_t* const* x, int64_t num_tokens,
                float* out);
+
+// Whether products of w need dot_scaled().
+bool is_scaled(const PackedMatrix& w, const ActScales& scales);
+
+struct ScaledTokens {
+  const bf16_t* const* x;      // [num_tokens], each pointing at k = 0
+  const float* const* scales;  // [num_tokens] the row's scales; unused where the activations have none
+  int64_t num_tokens;          // 1 .. Primitives::max_group
+};
+// Columns [k_begin, k_end) of one panel times a token group, scales of activations and rows applied.
+void dot_scaled(const Primitives& p, const PackedMatrix& w, int64_t panel, const ScaledTokens& tokens,
+                const ActScales& scales, int64_t k_begin, int64_t k_end, float* out);
 
 const DotPrimitives& primitives_for(const Primitives& p, DType dtype);
 const float* panel_scales(const PackedMatrix& w, int64_t panel);  // null where the dtype has none
@@ -60,6 +78,7 @@ constexpr KernelTable make_table(Isa isa, const char* name) {
       .down_scratch_bytes = down_scratch_bytes,
       .rms_norm = [](const RmsNormArgs& a) { rms_norm(kPrimitives, a); },
       .query_rope = [](const QueryRopeArgs& a) { query_rope(kPrimitives, a); },
+      .quantise_row = quantise_row,
       .write_latent = [](const WriteLatentArgs& a) { write_latent(kPrimitives, a); },
       .attend_absorbed_segment =
           [](const AbsorbedAttentionArgs& a, int64_t segment, std::byte* partial, std::byte* scratch) {
@@ -73,6 +92,12 @@ constexpr KernelTable make_table(Isa isa, const char* name) {
       .attend_expanded = [](const ExpandedAttentionArgs& a,
                             std::byte* scratch) { attend_expanded(kPrimitives, a, scratch); },
       .expanded_scratch_bytes = expanded_scratch_bytes,
+      .attend_quant_expanded = [](const QuantExpandedArgs& a,
+                                  std::byte* scratch) { attend_quant_expanded(kPrimitives, a, scratch); },
+      .quant_expanded_scratch_bytes = quant_expanded_scratch_bytes,
+      .attend_quant_absorbed = [](const QuantAbsorbedArgs& a,
+                                  std::byte* scratch) { attend_quant_absorbed(kPrimitives, a, scratch); },
+      .quant_absorbed_scratch_bytes = quant_absorbed_scratch_bytes,
   };
 }
 

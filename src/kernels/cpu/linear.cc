@@ -9,17 +9,31 @@ namespace {
 
 static_assert(kLanes == kPanelRows && kBlockCols == kScaleBlock);
 
-// Pointers to the activations of one token group.
+// Pointers to the activations of one token group and to their scales.
 struct TokenGroup {
   const bf16_t* x[kMaxTokens];
+  const float* scales[kMaxTokens];
 
-  TokenGroup(const void* base, int64_t ldx, const int32_t* x_rows, int64_t first, int64_t count) {
+  template <typename Args>
+  TokenGroup(const Args& a, int64_t first, int64_t count) {
     for (int64_t t = 0; t < count; ++t) {
-      const int64_t row = x_rows ? x_rows[first + t] : first + t;
-      x[t] = static_cast<const bf16_t*>(base) + row * ldx;
+      const int64_t row = a.x_rows ? a.x_rows[first + t] : first + t;
+      x[t] = static_cast<const bf16_t*>(a.x) + row * a.ldx;
+      if (a.x_scales.scales != nullptr) scales[t] = a.x_scales.row(row);
     }
   }
 };
+
+void round_values(float* values, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) values[i] = round_to_bf16(values[i]);
+}
+
+// dot_panel() of a token group, scales of activations and rows applied.
+void dot_group(const Primitives& p, const PackedMatrix& w, int64_t panel, const TokenGroup& group, int64_t count,
+               const ActScales& scales, float* out) {
+  if (!is_scaled(w, scales)) return dot_panel(p, w, panel, group.x, count, out);
+  dot_scaled(p, w, panel, {.x = group.x, .scales = group.scales, .num_tokens = count}, scales, 0, w.cols, out);
+}
 
 }  // namespace
 
@@ -55,6 +69,48 @@ void dot_panel(const Primitives& p, const PackedMatrix& w, int64_t panel, const 
             .num_rows = std::min(kLanes, w.rows - panel * kLanes)});
 }
 
+bool is_scaled(const PackedMatrix& w, const ActScales& scales) {
+  return w.row_scales != nullptr || scales.scales != nullptr;
+}
+
+void dot_scaled(const Primitives& p, const PackedMatrix& w, int64_t panel, const ScaledTokens& tokens,
+                const ActScales& scales, int64_t k_begin, int64_t k_end, float* out) {
+  const bool per_block = scales.scales != nullptr && scales.per_block;
+  DotArgs dot = {.panel = w.panels + panel * w.panel_bytes(),
+                 .scales = panel_scales(w, panel),
+                 .k_begin = k_begin,
+                 .k_end = k_end,
+                 .x = tokens.x,
+                 .num_tokens = tokens.num_tokens,
+                 .out = out,
+                 .prefetch_bytes = kernel_tuning().prefetch_bytes,
+                 .num_rows = std::min(kLanes, w.rows - panel * kLanes)};
+  if (per_block) {
+    alignas(64) float block[kMaxTokens * kLanes];
+    dot.out = block;
+    std::fill(out, out + tokens.num_tokens * kLanes, 0.0f);
+    for (int64_t k = k_begin; k < k_end; k = dot.k_end) {
+      dot.k_begin = k;
+      dot.k_end = std::min(k_end, (k / kBlockCols + 1) * kBlockCols);
+      primitives_for(p, w.dtype).dot(dot);
+      for (int64_t t = 0; t < tokens.num_tokens; ++t) {
+        const float scale = tokens.scales[t][k / kBlockCols];
+        for (int64_t r = t * kLanes; r < (t + 1) * kLanes; ++r) out[r] += block[r] * scale;
+      }
+    }
+  } else {
+    primitives_for(p, w.dtype).dot(dot);
+  }
+  for (int64_t t = 0; t < tokens.num_tokens; ++t) {
+    float* sums = out + t * kLanes;
+    const float scale = scales.scales != nullptr && !per_block ? tokens.scales[t][0] : 1.0f;
+    for (int64_t r = 0; r < kLanes; ++r) sums[r] *= scale;
+    if (w.row_scales == nullptr) continue;
+    const float* row_scales = w.row_scales + panel * kLanes;
+    for (int64_t r = 0; r < kLanes; ++r) sums[r] *= row_scales[r];
+  }
+}
+
 void linear(const Primitives& p, const LinearArgs& a, int64_t panel_begin, int64_t panel_end) {
   alignas(64) float out[kMaxTokens * kLanes];
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
@@ -62,8 +118,9 @@ void linear(const Primitives& p, const LinearArgs& a, int64_t panel_begin, int64
     const int64_t rows = std::min(kLanes, a.w->rows - row0);
     for (int64_t first = 0; first < a.num_tokens;) {
       const int64_t count = next_group(p, a.num_tokens - first);
-      const TokenGroup group(a.x, a.ldx, a.x_rows, first, count);
-      dot_panel(p, *a.w, panel, group.x, count, out);
+      const TokenGroup group(a, first, count);
+      dot_group(p, *a.w, panel, group, count, a.x_scales, out);
+      if (a.round_to_bf16) round_values(out, count * kLanes);
       for (int64_t t = 0; t < count; ++t) {
         const int64_t at = (first + t) * a.ldy + row0;
         if (a.y_dtype == DType::kF32) {
@@ -86,10 +143,14 @@ void gate_up(const Primitives& p, const GateUpArgs& a, int64_t panel_begin, int6
     if (a.num_tokens > 0) prefetch_panel_start(*a.up, panel);
     for (int64_t first = 0; first < a.num_tokens;) {
       const int64_t count = next_group(p, a.num_tokens - first);
-      const TokenGroup group(a.x, a.ldx, a.x_rows, first, count);
-      dot_panel(p, *a.gate, panel, group.x, count, gate);
+      const TokenGroup group(a, first, count);
+      dot_group(p, *a.gate, panel, group, count, a.x_scales, gate);
       if (panel + 1 < panel_end && first == 0) prefetch_panel_start(*a.gate, panel + 1);
-      dot_panel(p, *a.up, panel, group.x, count, up);
+      dot_group(p, *a.up, panel, group, count, a.x_scales, up);
+      if (a.round_to_bf16) {
+        round_values(gate, count * kLanes);
+        round_values(up, count * kLanes);
+      }
       for (int64_t t = 0; t < count; ++t) {
         bf16_t* h = static_cast<bf16_t*>(a.h) + (first + t) * a.ldh + row0;
         p.silu_mul(gate + t * kLanes, up + t * kLanes, rows, h);

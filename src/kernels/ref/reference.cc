@@ -25,8 +25,28 @@ double dot_unscaled(const PackedMatrix& w, int64_t row, const float* x, int64_t 
   return sum;
 }
 
-const float* activation_row(const void* x, int64_t ldx, const int32_t* rows, int64_t token) {
-  return static_cast<const float*>(x) + (rows ? rows[token] : token) * ldx;
+// dot() times the scales of row `row` of the activations and of output row n.
+double scaled_dot(const PackedMatrix& w, int64_t n, const float* x, const ActScales& scales, int64_t row,
+                  int64_t k_begin, int64_t k_end) {
+  double sum = 0;
+  if (scales.scales != nullptr && scales.per_block) {
+    for (int64_t k = k_begin; k < k_end;) {
+      const int64_t end = std::min(k_end, (k / kScaleBlock + 1) * kScaleBlock);
+      sum += dot(w, n, x, k, end) * scales.row(row)[k / kScaleBlock];
+      k = end;
+    }
+  } else {
+    sum = dot(w, n, x, k_begin, k_end);
+    if (scales.scales != nullptr) sum *= scales.row(row)[0];
+  }
+  return w.row_scales != nullptr ? sum * w.row_scales[n] : sum;
+}
+
+// Output n of token t of a LinearArgs or GateUpArgs.
+template <typename Args>
+double product(const PackedMatrix& w, int64_t n, const Args& a, int64_t t) {
+  const int64_t row = a.x_rows ? a.x_rows[t] : t;
+  return scaled_dot(w, n, static_cast<const float*>(a.x) + row * a.ldx, a.x_scales, row, 0, w.cols);
 }
 
 // Output rows of panels [panel_begin, panel_end).
@@ -41,8 +61,8 @@ void linear(const LinearArgs& a, int64_t panel_begin, int64_t panel_end) {
   const RowRange rows(*a.w, panel_begin, panel_end);
   for (int64_t n = rows.begin; n < rows.end; ++n) {
     for (int64_t t = 0; t < a.num_tokens; ++t) {
-      const double y = dot(*a.w, n, activation_row(a.x, a.ldx, a.x_rows, t), 0, a.w->cols);
-      static_cast<float*>(a.y)[t * a.ldy + n] = static_cast<float>(y);
+      const auto y = static_cast<float>(product(*a.w, n, a, t));
+      static_cast<float*>(a.y)[t * a.ldy + n] = a.round_to_bf16 ? round_to_bf16(y) : y;
     }
   }
 }
@@ -51,9 +71,11 @@ void gate_up(const GateUpArgs& a, int64_t panel_begin, int64_t panel_end) {
   const RowRange rows(*a.gate, panel_begin, panel_end);
   for (int64_t n = rows.begin; n < rows.end; ++n) {
     for (int64_t t = 0; t < a.num_tokens; ++t) {
-      const float* x = activation_row(a.x, a.ldx, a.x_rows, t);
-      const double gate = dot(*a.gate, n, x, 0, a.gate->cols);
-      const double up = dot(*a.up, n, x, 0, a.up->cols);
+      double gate = product(*a.gate, n, a, t), up = product(*a.up, n, a, t);
+      if (a.round_to_bf16) {
+        gate = round_to_bf16(static_cast<float>(gate));
+        up = round_to_bf16(static_cast<float>(up));
+      }
       static_cast<float*>(a.h)[t * a.ldh + n] = static_cast<float>(gate / (1 + std::exp(-gate)) * up);
     }
   }
@@ -73,7 +95,8 @@ void down(const DownArgs& a, int64_t panel_begin, int64_t panel_end, std::byte* 
         float* token = leaves + (s.y_rows ? s.y_rows[i] : i) * a.num_leaves;
         const float weight = s.weights ? s.weights[i] : 1.0f;
         for (int64_t j = 0; j < a.num_leaves; ++j) {
-          token[j] += weight * static_cast<float>(dot(*s.w, n, h, j * leaf_cols, (j + 1) * leaf_cols));
+          token[j] +=
+              weight * static_cast<float>(scaled_dot(*s.w, n, h, s.h_scales, i, j * leaf_cols, (j + 1) * leaf_cols));
         }
       }
     }
@@ -109,6 +132,30 @@ void rotate(const float* in, int64_t dim, const float* cos, const float* sin, El
     const double a = in[2 * i], b = in[2 * i + 1];
     store(static_cast<float>(a * cos[i] - b * sin[i]), out + 2 * i);
     store(static_cast<float>(a * sin[i] + b * cos[i]), out + 2 * i + 1);
+  }
+}
+
+// By way of the codes.
+void quantise_row(const QuantiseArgs& a) {
+  const auto* x = static_cast<const float*>(a.x);
+  auto* out = static_cast<float*>(a.out);
+  const int64_t group = a.kind == QuantiseKind::kGroup ? kQuantiseGroup : std::max<int64_t>(a.n, 1);
+  for (int64_t begin = 0; begin < a.n; begin += group) {
+    const int64_t end = std::min(begin + group, a.n);
+    float amax = 0;
+    for (int64_t i = begin; i < end; ++i) amax = std::max(amax, std::fabs(x[i]));
+    float scale = 1, inv = a.inv;
+    if (a.kind == QuantiseKind::kToken) {
+      scale = token_scale(amax, a.max_finite);
+      inv = round_to_bf16(1.0f / scale);
+    } else if (a.kind == QuantiseKind::kGroup) {
+      scale = group_scale(amax, a.max_finite, a.pow2);
+    }
+    if (a.scales != nullptr && a.kind != QuantiseKind::kStatic) a.scales[begin / group] = scale;
+    for (int64_t i = begin; i < end; ++i) {
+      const float y = a.kind == QuantiseKind::kGroup ? x[i] / scale : x[i] * inv;
+      out[i] = e4m3_to_f32(f32_to_e4m3(y, a.max_finite));
+    }
   }
 }
 
@@ -162,6 +209,7 @@ const KernelTable kTable = {
     .down_scratch_bytes = down_scratch_bytes,
     .rms_norm = rms_norm,
     .query_rope = query_rope,
+    .quantise_row = quantise_row,
     .write_latent = write_latent,
     .attend_absorbed_segment = attend_absorbed_segment,
     .join_absorbed = join_absorbed,
@@ -170,6 +218,10 @@ const KernelTable kTable = {
     .absorbed_segment_scratch_bytes = absorbed_segment_scratch_bytes,
     .attend_expanded = attend_expanded,
     .expanded_scratch_bytes = expanded_scratch_bytes,
+    .attend_quant_expanded = attend_quant_expanded,
+    .quant_expanded_scratch_bytes = quant_expanded_scratch_bytes,
+    .attend_quant_absorbed = attend_quant_absorbed,
+    .quant_absorbed_scratch_bytes = quant_absorbed_scratch_bytes,
 };
 
 }  // namespace hadal::reference

@@ -18,6 +18,10 @@ int64_t absorbed_partial_bytes(const AbsorbedAttentionArgs& args);
 int64_t absorbed_segment_scratch_bytes(const AbsorbedAttentionArgs& args);
 void attend_expanded(const ExpandedAttentionArgs& args, std::byte* scratch);
 int64_t expanded_scratch_bytes(const ExpandedAttentionArgs& args);
+void attend_quant_expanded(const QuantExpandedArgs& args, std::byte* scratch);
+int64_t quant_expanded_scratch_bytes(const QuantExpandedArgs& args);
+void attend_quant_absorbed(const QuantAbsorbedArgs& args, std::byte* scratch);
+int64_t quant_absorbed_scratch_bytes(const QuantAbsorbedArgs& args);
 
 extern const KernelTable kTable;
 extern const RowMath kRowMath;

@@ -35,6 +35,18 @@ Expected<NumericsProfile> choose_profile(const ServeOptions& options) {
   return profile;
 }
 
+// Flags that would be read by nobody.
+Status check_inc_flags(const ServeOptions& options) {
+  if (wants_inc(options)) return {};
+  for (const auto& [flag, value] :
+       {std::pair("--measurements", &options.measurements), std::pair("--quant-config", &options.quant_config)}) {
+    if (!value->empty()) {
+      return make_error(ErrorCode::kInvalidArgument, "{} {} goes with --quantization inc", flag, *value);
+    }
+  }
+  return {};
+}
+
 Expected<GaudiMode> choose_mode(const ServeOptions& options, const ModelConfig& config, NumericsProfile profile) {
   if (!is_gaudi(profile)) {
     if (options.gaudi_mode == "auto") return GaudiMode::kNone;
@@ -171,6 +183,7 @@ Expected<const KernelTable*> choose_kernels(const ServeOptions& options) {
 
 Expected<NumericsChoice> choose_numerics(const ServeOptions& options, const ModelConfig& config) {
   NumericsChoice choice;
+  HADAL_RETURN_IF_ERROR(check_inc_flags(options));
   HADAL_ASSIGN_OR_RETURN(choice.kernels, choose_kernels(options));
   HADAL_ASSIGN_OR_RETURN(const NumericsProfile profile, choose_profile(options));
   HADAL_ASSIGN_OR_RETURN(const GaudiMode mode, choose_mode(options, config, profile));
@@ -193,6 +206,9 @@ Expected<NumericsChoice> choose_numerics(const ServeOptions& options, const Mode
     HADAL_RETURN_IF_ERROR(take_inc_plan(options, config, profile, range_map, gaudi_cache, choice));
   } else {
     HADAL_RETURN_IF_ERROR(take_profile_plan(options, config, profile, mode, range_map, gaudi_cache, choice));
+  }
+  if (options.quantization == "fp8" && !config.fp8_weights) {
+    choice.warnings.push_back("--quantization fp8: the weights of this folder are BF16 and stay so");
   }
   if (range_map == RangeMap::kSeed) choice.key += "-seed";
   if (choice.kv_dtype == DType::kF8E4M3) choice.key += "-kv_fp8";

@@ -14,6 +14,8 @@ ServeOptions with_numerics(const ServeOptions& options, const std::string& numer
   ServeOptions other = options;
   other.numerics = numerics;
   other.quantization.clear();
+  other.quant_config.clear();
+  other.measurements.clear();
   other.gaudi_mode = other.range_map = other.kv_cache_dtype = "auto";
   if (numerics == "reference") other.isa = "auto";
   return other;

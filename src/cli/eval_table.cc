@@ -51,6 +51,7 @@ Expected<AccuracyRow> measure_row(const TableVariant& variant, const Gsm8kTask& 
   if (variant.problems) {
     HADAL_ASSIGN_OR_RETURN(row.gsm8k, ask_problems(variant.options, task));
   }
+  if (row.numerics_key == g_reference) return row;
   HADAL_ASSIGN_OR_RETURN(row.divergence,
                          with_weight_errors(measure_divergence(recording, model_factory(variant.options, opened)),
                                             variant.options, opened));

@@ -69,6 +69,7 @@ Expected<std::vector<TableVariant>> parse_table_variants(std::string_view text, 
     if (!read) return forward_error(std::move(read), fmt::format("row {}", variants.size() + 1));
     std::string& config = variant.options.quant_config;
     if (!config.empty()) config = (folder / config).string();
+    if (variant.options.quantization != "inc") variant.options.measurements.clear();
     variants.push_back(std::move(variant));
   }
   return variants;

@@ -79,9 +79,12 @@ Expected<IncNumerics> open_inc_numerics(const ServeOptions& options, const Model
   const char* rounding = plan_options.switches.force_naive_scaling ? "naive" : "rounded";
   numerics.method_key = fmt::format("{}-{}{}", lower_case(inc_scale_method_name(inc.scale_method)), rounding,
                                     plan_options.switches.force_scale_fp32 ? "-fp32" : "");
-  numerics.summary = fmt::format("{} of {} modules in FP8 by INC ({}, {} scales; measured on {} prompts), {} blocked",
-                                 report.num_quantised, report.num_modules, inc_scale_method_name(inc.scale_method),
-                                 rounding, ranges.provenance.num_prompts, report.num_blocked);
+  const RangeProvenance& from = ranges.provenance;
+  const std::string source =
+      from.num_prompts > 0 ? fmt::format("measured on {} prompts", from.num_prompts) : from.method;
+  numerics.summary =
+      fmt::format("{} of {} modules in FP8 by INC ({}, {} scales; {}), {} blocked", report.num_quantised,
+                  report.num_modules, inc_scale_method_name(inc.scale_method), rounding, source, report.num_blocked);
   log_info("Preparing model with INC took {:.2f} s",
            std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count());
   return numerics;

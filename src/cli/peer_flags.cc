@@ -24,6 +24,7 @@ constexpr const char* kQuiet = "prompts are never logged";
 constexpr PeerFlag kPeerFlags[] = {
     {"--device", true, "the device is the CPU"},
     {"--trust-remote-code", false, kNoPython},
+    {"--distributed-executor-backend", true, "this build runs one rank, on all cores"},
     {"--use-v2-block-manager", false, kOneBlockManager},
     {"--use-padding-aware-scheduling", false, "batches are not padded"},
     {"--max-num-prefill-seqs", true, "prefill is chunked under --max-num-batched-tokens"},

@@ -82,7 +82,9 @@ void add_numerics_options(CLI::App& command, ServeOptions& options) {
   command.add_option("--numerics", options.numerics,
                      "bf16 (W8A16), fp8-dynamic (DeepSeek's), gaudi2 or gaudi3 (their FP8, emulated), or reference "
                      "(FP32, slow) [bf16; gaudi2 with --quantization inc]");
-  command.add_option("--quantization", options.quantization, "inc: FP8 by Intel Neural Compressor's measurements")
+  command
+      .add_option("--quantization", options.quantization,
+                  "inc: FP8 by Intel Neural Compressor's measurements; fp8: the weights as they are stored, as without")
       ->check(CLI::IsMember({"inc", "fp8"}));
   command.add_option("--quant-config", options.quant_config, "INC's configuration file [$QUANT_CONFIG]");
   command.add_option("--measurements", options.measurements,

@@ -18,8 +18,8 @@ std::string solved(const AccuracyRow& row) {
 
 std::string decibels(double db) { return std::isfinite(db) ? fmt::format("{:.1f}", db) : "exact"; }
 
-std::string kl_text(const DivergenceReport& divergence) {
-  return divergence.max_kl == 0 ? "0" : fmt::format("{:.1e} ± {:.0e}", divergence.mean_kl, divergence.kl_stderr);
+std::string mean_kl(const DivergenceReport& divergence) {
+  return fmt::format("{:.1e} ± {:.0e}", divergence.mean_kl, divergence.kl_stderr);
 }
 
 double last_db(const DivergenceReport& divergence) { return divergence.layers.back().sqnr_db; }
@@ -34,9 +34,12 @@ std::string worst_weight(const DivergenceReport& divergence) {
 }  // namespace
 
 std::string accuracy_line(const AccuracyRow& row) {
-  return fmt::format("{:<44} KV {:<6} {:>14} % KL {:<20} top-1 {:>6.2f} % SQNR {} dB\n", row.name, row.kv_cache,
-                     solved(row), kl_text(row.divergence), 100 * row.divergence.top1_agreement(),
-                     decibels(last_db(row.divergence)));
+  std::string line = fmt::format("{:<44} KV {:<6} {:>14} %", row.name, row.kv_cache, solved(row));
+  if (row.divergence) {
+    line += fmt::format(" KL {:<20} top-1 {:>6.2f} % SQNR {} dB", mean_kl(*row.divergence),
+                        100 * row.divergence->top1_agreement(), decibels(last_db(*row.divergence)));
+  }
+  return line + "\n";
 }
 
 std::string accuracy_markdown(const std::vector<AccuracyRow>& rows) {
@@ -44,10 +47,14 @@ std::string accuracy_markdown(const std::vector<AccuracyRow>& rows) {
       "| numerics | KV cache | solved, % | KL, nats a token | largest KL | top-1, % | SQNR, dB | worst weights, dB |\n"
       "|---|---|---|---|---|---|---|---|\n";
   for (const AccuracyRow& row : rows) {
-    const DivergenceReport& d = row.divergence;
-    table += fmt::format("| {} | {} | {} | {} | {} | {:.2f} | {} | {} |\n", row.name, row.kv_cache, solved(row),
-                         kl_text(d), d.max_kl == 0 ? "0" : fmt::format("{:.1e}", d.max_kl), 100 * d.top1_agreement(),
-                         decibels(last_db(d)), worst_weight(d));
+    table += fmt::format("| {} | {} | {} |", row.name, row.kv_cache, solved(row));
+    if (row.divergence) {
+      const DivergenceReport& d = *row.divergence;
+      table += fmt::format(" {} | {:.1e} | {:.2f} | {} | {} |\n", mean_kl(d), d.max_kl, 100 * d.top1_agreement(),
+                           decibels(last_db(d)), worst_weight(d));
+    } else {
+      table += " the reference | | | | |\n";
+    }
   }
   return table;
 }
@@ -59,7 +66,7 @@ Json accuracy_json(const std::vector<AccuracyRow>& rows) {
                     {"kv_cache", row.kv_cache},
                     {"numerics", row.numerics_key},
                     {"gsm8k", row.gsm8k ? gsm8k_json(*row.gsm8k) : Json()},
-                    {"kl", divergence_json(row.divergence)}});
+                    {"kl", row.divergence ? divergence_json(*row.divergence) : Json()}});
   }
   return {{"kind", "accuracy_table"}, {"rows", std::move(list)}};
 }

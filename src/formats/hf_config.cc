@@ -38,6 +38,7 @@ constexpr std::array kIgnoredKeys = {
     "auto_map",
     "aux_loss_alpha",
     "ep_size",
+    "hadal_convert",
     "head_dim",
     "initializer_range",
     "output_attentions",

@@ -104,7 +104,7 @@ void collect(const LayerWeights& expected, const LayerWeights& found, const std:
 Expected<std::vector<WeightError>> measure_weight_errors(const std::filesystem::path& dir,
                                                          const WeightErrorOptions& options) {
   std::vector<WeightError> errors;
-  if (options.numerics.layers.empty()) return errors;
+  if (options.numerics.layers.empty() && options.act_dtype == DType::kF32) return errors;
   HADAL_ASSIGN_OR_RETURN(const HfConfig hf, load_hf_config(dir));
   HADAL_ASSIGN_OR_RETURN(const ModelConfig config, make_model_config(hf));
   HADAL_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(dir));

@@ -104,8 +104,17 @@ Expected<RangeMap> choose_range_map(const ServeOptions& options, const ModelConf
   if (options.range_map != "auto" && profile != NumericsProfile::kGaudi2) {
     return make_error(ErrorCode::kInvalidArgument, "--range-map {} goes with --numerics gaudi2", options.range_map);
   }
-  if (!config.fp8_weights || config.fp8_row_scales) return RangeMap::kNone;
+  if (!config.fp8_weights) return RangeMap::kNone;
   HADAL_ASSIGN_OR_RETURN(const RangeProbe probe, probe_range(options.model));
+  if (config.fp8_row_scales) {
+    if (profile == NumericsProfile::kGaudi2 && probe.evidence.max_magnitude() > 0x77) {
+      return make_error(ErrorCode::kInvalidArgument,
+                        "--numerics gaudi2: the rows of {} are scaled for 448 (code 0x{:02x}), a Gaudi 2 ends at 240; "
+                        "give gaudi3, or convert the official folder with --method channel --target gaudi2",
+                        options.model, probe.evidence.max_magnitude());
+    }
+    return RangeMap::kNone;
+  }
   const bool converted = probe.applied && *probe.applied != RangeMap::kNone;
   if (converted) {
     warnings.push_back(fmt::format(

@@ -74,6 +74,18 @@ class Numerics(unittest.TestCase):
             said = self.solve("--numerics", "gaudi2", model=converted)
             self.assertIn("converted for Gaudi 2 by the seed rule", said)
 
+    def test_per_channel_folders(self):
+        with tempfile.TemporaryDirectory() as root:
+            for target in ("gaudi2", "gaudi3"):
+                done = run_hadal("convert", "-i", "models/nano", "-o", f"{root}/{target}", "--method", "channel",
+                                 "--target", target)
+                self.assertEqual(done.returncode, 0, done.stderr)
+            self.solve("--numerics", "gaudi2", model=f"{root}/gaudi2")
+            self.solve("--numerics", "bf16", model=f"{root}/gaudi3")
+            done = run_hadal("serve", "--model", f"{root}/gaudi3", "--port", "0", "--numerics", "gaudi2")
+            self.assertEqual(done.returncode, 2)
+            self.assertIn("a Gaudi 2 ends at 240", done.stdout + done.stderr)
+
     def test_refusals_name_the_flag(self):
         cases = (
             (("--numerics", "gaudi4"), "gaudi", {}),

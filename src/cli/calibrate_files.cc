@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "quant/inc_modules.h"
 #include "quant/inc_ranges.h"
+#include "quant/output_file.h"
 
 namespace hadal {
 namespace fs = std::filesystem;
@@ -93,10 +94,7 @@ Status CalibrationFiles::remove_leftovers() const {
   HADAL_ASSIGN_OR_RETURN(const std::vector<fs::path> files, list_files(base_.parent_path()));
   std::error_code error;
   for (const fs::path& path : files) {
-    const std::string name = path.filename().string();
-    const size_t at = name.rfind(".tmp.");
-    const bool is_temporary = at != name.npos && name.find_first_not_of("0123456789", at + 5) == name.npos;
-    if (!is_temporary || !is_ours(path)) continue;
+    if (!is_temporary_name(path.filename().string()) || !is_ours(path)) continue;
     fs::remove(path, error);
     if (error) return make_error(ErrorCode::kIo, "{}: cannot be removed: {}", path.string(), error.message());
   }

@@ -22,6 +22,8 @@
 
 namespace hadal {
 
+inline constexpr const char* kRangesFileName = "hadal_ranges.json";
+
 // Single-owner.
 class CalibrationFiles {
  public:
@@ -36,7 +38,7 @@ class CalibrationFiles {
   // Where prepare() moved older files; empty when there were none.
   const std::filesystem::path& backup_dir() const { return backup_dir_; }
   const std::filesystem::path& base() const { return base_; }
-  std::filesystem::path ranges_path() const { return base_.parent_path() / "hadal_ranges.json"; }
+  std::filesystem::path ranges_path() const { return base_.parent_path() / kRangesFileName; }
 
   Status write_checkpoint(const RangeSet& ranges) const;
   // INC's files of every world size, with the modules that `filter` selects; then hadal_ranges.json, which has all;

@@ -9,26 +9,8 @@
 #include "engine/engine.h"
 #include "eval/content_hash.h"
 #include "eval/numerics_hash.h"
-#include "kernels/row_math.h"
 
 namespace hadal {
-namespace {
-
-EngineOptions engine_options(const ServeOptions& options, const OpenedModel& opened) {
-  EngineOptions engine;
-  engine.max_model_len = opened.max_model_len;
-  engine.max_num_seqs = options.max_num_seqs;
-  engine.max_num_batched_tokens = options.max_num_batched_tokens;
-  engine.block_size = options.block_size;
-  engine.num_blocks = opened.memory.num_blocks;
-  engine.max_queued_requests = options.max_queued_requests;
-  engine.num_valid_tokens = opened.folder.tokenizer->vocab_size();
-  engine.row_math = &row_math_for(opened.numerics.kernels->isa);
-  return engine;
-}
-
-}  // namespace
-
 void add_eval_model_options(CLI::App& command, ServeOptions& options) {
   command.add_option("--model", options.model, "Hugging Face folder of the model");
   add_numerics_options(command, options);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "cli/calibrate_files.h"
 #include "model/range_observer.h"
 #include "quant/inc_ranges.h"
 #include "quant/inc_scale_file.h"
@@ -23,7 +24,7 @@ Expected<std::filesystem::path> measurements_path(const ServeOptions& options, c
   if (!options.measurements.empty()) {
     const fs::path given(options.measurements);
     if (fs::is_directory(given, ignored)) {
-      const fs::path merged = given / "hadal_ranges.json";
+      const fs::path merged = given / kRangesFileName;
       return fs::exists(merged, ignored) ? merged : given / fs::path(config.dump_stats_path).filename();
     }
     if (!fs::exists(given, ignored)) {

@@ -4,6 +4,7 @@
 
 #include "base/resource_limits.h"
 #include "bench/tuning_cache.h"
+#include "kernels/row_math.h"
 #include "model/inspect.h"
 #include "model/memory_needs.h"
 
@@ -60,8 +61,10 @@ Expected<OpenedModel> open_model(const ServeOptions& options) {
   HADAL_RETURN_IF_ERROR(first_problem(problems, options.model));
   opened.config = *model.config;
   HADAL_ASSIGN_OR_RETURN(opened.numerics, choose_numerics(options, opened.config));
-  HADAL_ASSIGN_OR_RETURN(model.weight_memory_bytes,
-                         weight_memory_bytes(options.model, *opened.numerics.kernels, opened.numerics.plan));
+  if (!opened.numerics.plan.layers.empty()) {  // else inspect_model() has counted it
+    HADAL_ASSIGN_OR_RETURN(model.weight_memory_bytes,
+                           weight_memory_bytes(options.model, *opened.numerics.kernels, opened.numerics.plan));
+  }
   HADAL_ASSIGN_OR_RETURN(opened.max_model_len, choose_max_model_len(options, opened.config));
   opened.num_threads = apply_tuning(*opened.numerics.kernels, options.num_threads);
   opened.memory_request = memory_request(options, model, opened);
@@ -69,6 +72,22 @@ Expected<OpenedModel> open_model(const ServeOptions& options) {
   if (!memory) return forward_error(std::move(memory), options.model);
   opened.memory = *memory;
   return opened;
+}
+
+EngineOptions engine_options(const ServeOptions& options, const OpenedModel& opened) {
+  EngineOptions engine;
+  engine.max_model_len = opened.max_model_len;
+  engine.max_num_seqs = options.max_num_seqs;
+  engine.max_num_batched_tokens = options.max_num_batched_tokens;
+  engine.block_size = options.block_size;
+  engine.num_blocks = opened.memory.num_blocks;
+  engine.max_queued_requests = options.max_queued_requests;
+  engine.enable_prefix_caching = options.enable_prefix_caching;
+  engine.prefix_cache_generated = options.prefix_cache_generated;
+  engine.seed = options.seed;
+  engine.num_valid_tokens = opened.folder.tokenizer->vocab_size();
+  engine.row_math = &row_math_for(opened.numerics.kernels->isa);
+  return engine;
 }
 
 Expected<std::unique_ptr<ForwardModel>> load_opened_model(const ServeOptions& options, const OpenedModel& opened,

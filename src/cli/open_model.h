@@ -9,7 +9,7 @@
 #include "cli/memory_plan.h"
 #include "cli/serve_options.h"
 #include "cli/serving_folder.h"
-#include "kernels/kernels.h"
+#include "engine/engine.h"
 #include "model/config.h"
 #include "model/load_model.h"
 
@@ -28,6 +28,9 @@ struct OpenedModel {
 // Checks the whole folder and the memory. Errors: the first problem that `hadal inspect` would list, a flag that does
 // not go with the model, or kResourceExhausted with the arithmetic.
 Expected<OpenedModel> open_model(const ServeOptions& options);
+
+// Limits and kernels of an engine over the opened model. Requires a tokenizer.
+EngineOptions engine_options(const ServeOptions& options, const OpenedModel& opened);
 
 // Loads the weights. Workers are bound to one core each.
 Expected<std::unique_ptr<ForwardModel>> load_opened_model(const ServeOptions& options, const OpenedModel& opened,

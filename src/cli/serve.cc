@@ -20,7 +20,6 @@
 #include "cli/serving_certificate.h"
 #include "cli/version.h"
 #include "engine/engine.h"
-#include "kernels/row_math.h"
 #include "server/server.h"
 
 namespace hadal {
@@ -111,22 +110,6 @@ ServerOptions server_options(const ServeOptions& options) {
   return server;
 }
 
-EngineOptions engine_options(const ServeOptions& options, const OpenedModel& opened, const Tokenizer& tokenizer) {
-  EngineOptions engine;
-  engine.max_model_len = opened.max_model_len;
-  engine.max_num_seqs = options.max_num_seqs;
-  engine.max_num_batched_tokens = options.max_num_batched_tokens;
-  engine.block_size = options.block_size;
-  engine.num_blocks = opened.memory.num_blocks;
-  engine.max_queued_requests = options.max_queued_requests;
-  engine.enable_prefix_caching = options.enable_prefix_caching;
-  engine.prefix_cache_generated = options.prefix_cache_generated;
-  engine.seed = options.seed;
-  engine.num_valid_tokens = tokenizer.vocab_size();
-  engine.row_math = &row_math_for(opened.numerics.kernels->isa);
-  return engine;
-}
-
 void say_what_was_found(const ServeOptions& options, const OpenedModel& opened) {
   const ModelConfig& config = opened.config;
   say("model      {} ({} layers, hidden {}, {} heads, {} experts top-{}, vocabulary {})", options.model,
@@ -183,9 +166,8 @@ Expected<bool> start_serving(const ServeOptions& options, Server& server) {
   std::optional<Certificate> certificate = look_up_certificate(options.model, opened.numerics);
   if (certificate) say("certified  {}", certificate->summary());
   HADAL_ASSIGN_OR_RETURN(std::unique_ptr<ForwardModel> model, load_model(options, opened, server));
-  HADAL_ASSIGN_OR_RETURN(
-      std::unique_ptr<Engine> engine,
-      make_engine(std::move(model), engine_options(options, opened, *opened.folder.tokenizer), server.step_observer()));
+  HADAL_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
+                         make_engine(std::move(model), engine_options(options, opened), server.step_observer()));
   const bool has_chat_template = opened.folder.chat_template.has_value();
   ServingContext context;
   context.engine = std::move(engine);

@@ -5,41 +5,12 @@
 #include <span>
 #include <string>
 
+#include "model/weight_form.h"
 #include "model/weight_plan.h"
 #include "quant/profile_plan.h"
 
 namespace hadal {
 namespace {
-
-// Where the scale of a tensor's input goes; null for tensors without one. Routed experts' down_proj: expert_down.
-ModuleQuant* module_of(LayerQuant& layer, WeightRole role) {
-  switch (role) {
-    case WeightRole::kQ:
-    case WeightRole::kQB:
-      return &layer.q_b;
-    case WeightRole::kQA:
-      return &layer.q_a;
-    case WeightRole::kKvA:
-      return &layer.kv_a;
-    case WeightRole::kKvB:
-      return &layer.attention.kv_b;
-    case WeightRole::kO:
-      return &layer.o;
-    case WeightRole::kDenseGate:
-    case WeightRole::kDenseUp:
-    case WeightRole::kSharedGate:
-    case WeightRole::kSharedUp:
-      return &layer.gate_up;
-    case WeightRole::kDenseDown:
-    case WeightRole::kSharedDown:
-      return &layer.down;
-    case WeightRole::kExpertGate:
-    case WeightRole::kExpertUp:
-      return &layer.experts;
-    default:
-      return nullptr;
-  }
-}
 
 Expected<float> read_scale(const Checkpoint& checkpoint, const std::string& name) {
   float scale = 0;
@@ -65,11 +36,10 @@ Expected<NumericsPlan> make_static_plan(NumericsProfile profile, const ModelConf
     if (tensor.layer < 0 || tensor.layer >= config.num_hidden_layers) continue;
     LayerQuant& layer = plan.layers[static_cast<size_t>(tensor.layer)];
     const Checkpoint::Entry* weight = checkpoint.find(tensor.name);
-    ModuleQuant* module = module_of(layer, tensor.role);
-    const bool is_expert_down = tensor.role == WeightRole::kExpertDown;
-    if ((module == nullptr && !is_expert_down) || weight == nullptr || weight->info.dtype != DType::kF8E4M3) continue;
+    ModuleQuant* module = find_module_quant(layer, tensor.role);
+    if (module == nullptr || weight == nullptr || weight->info.dtype != DType::kF8E4M3) continue;
     HADAL_ASSIGN_OR_RETURN(const float scale, read_scale(checkpoint, tensor.input_scale_name()));
-    if (is_expert_down) {
+    if (tensor.role == WeightRole::kExpertDown) {
       layer.expert_down = InputQuantKind::kStatic;
       raise(expert_down[static_cast<size_t>(tensor.layer)], scale);
       continue;

@@ -1,14 +1,17 @@
-# make serve | test | test-long. Everything else is CMake: see README.md.
+# make serve | chat | test | test-long. Everything else is CMake: see README.md.
 MODEL ?= models/nano
 PORT ?= 8000
 HOST ?= 127.0.0.1
 ARGS ?=
 HADAL := build/release/bin/hadal
 
-.PHONY: serve test test-long build deps
+.PHONY: serve chat test test-long build deps
 
 serve: deps build
 	$(HADAL) serve --model $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
+
+chat: deps build
+	$(HADAL) chat --model $(MODEL) $(ARGS)
 
 test: deps
 	scripts/install_deps.sh test

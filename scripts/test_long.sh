@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # What `make test-long` runs: start-up time and soak on the release build, sanitizer builds with their tests, and 30 s
-# of each fuzzer. About an hour on 2 cores. FUZZ_SECONDS and SOAK_SECONDS shorten or lengthen it.
+# of each fuzzer. Over an hour on 2 cores. FUZZ_SECONDS and SOAK_SECONDS shorten or lengthen it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fuzz_seconds=${FUZZ_SECONDS:-30}
-soak_seconds=${SOAK_SECONDS:-60}
+soak_seconds=${SOAK_SECONDS:-600}
 
 step() { printf '\n== %s\n' "$*"; }
 
 step "release build, start-up, soak"
 make --no-print-directory build
-(cd tests/e2e && python3 startup_long.py && python3 soak_long.py --seconds "$soak_seconds")
+(cd tests/e2e && python3 startup_long.py && python3 soak_long.py --seconds "$soak_seconds" &&
+  python3 idle_connections_long.py && python3 long_prompt_long.py)
 
 for preset in asan-ubsan tsan; do
   step "$preset"

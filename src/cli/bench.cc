@@ -7,9 +7,10 @@
 namespace hadal {
 namespace {
 
-const Command* const kBenchmarks[] = {
-    &kBenchCeilingsCommand, &kBenchLatencyCommand, &kBenchLoadCommand, &kBenchThroughputCommand, &kBenchKernelsCommand,
-    &kBenchEngineCommand,   &kBenchTuneCommand,    &kBenchLiveCommand, &kBenchPlotCommand,       &kBenchCompareCommand};
+const Command* const kBenchmarks[] = {&kBenchCeilingsCommand,   &kBenchLatencyCommand, &kBenchLoadCommand,
+                                      &kBenchThroughputCommand, &kBenchKernelsCommand, &kBenchEngineCommand,
+                                      &kBenchTuneCommand,       &kBenchLiveCommand,    &kBenchServeCommand,
+                                      &kBenchPlotCommand,       &kBenchCompareCommand};
 
 const CLI::App* g_bench = nullptr;
 

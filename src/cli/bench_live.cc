@@ -11,7 +11,7 @@
 #include "bench/live.h"
 #include "cli/bench_common.h"
 #include "cli/command.h"
-#include "eval/http_client.h"
+#include "net/http_client.h"
 
 namespace hadal {
 namespace {
@@ -21,13 +21,18 @@ struct BenchLiveOptions {
   double seconds = 10;
   std::string ceilings, multiply_format = "bf16";
   std::string json;
+  std::string api_key;
+  std::string ca_file;
+  bool insecure = false;
 };
 BenchLiveOptions g_options;
 
-Expected<MetricsSample> scrape(std::string url) {
-  while (!url.empty() && url.back() == '/') url.pop_back();
-  HADAL_ASSIGN_OR_RETURN(const std::string text, http_get(url + "/metrics"));
-  return MetricsSample::parse(text);
+Expected<MetricsSample> scrape(const BenchLiveOptions& options) {
+  const std::string url = url_below(options.url, "/metrics");
+  HttpClient client({.ca_file = options.ca_file, .verify_tls = !options.insecure});
+  HADAL_ASSIGN_OR_RETURN(const HttpReply reply, client.call({.url = url, .api_key = options.api_key}));
+  if (reply.status != 200) return make_error(ErrorCode::kUnavailable, "{}: {} {}", url, reply.status, reply.reason);
+  return MetricsSample::parse(reply.body);
 }
 
 Expected<std::optional<StepCeiling>> read_ceiling(const BenchLiveOptions& options) {
@@ -47,10 +52,10 @@ Status watch(const BenchLiveOptions& options) {
     return make_error(ErrorCode::kInvalidArgument, "--seconds {}: must be above 0 and at most 86400", options.seconds);
   }
   HADAL_ASSIGN_OR_RETURN(const std::optional<StepCeiling> ceiling, read_ceiling(options));
-  HADAL_ASSIGN_OR_RETURN(const MetricsSample first, scrape(options.url));
+  HADAL_ASSIGN_OR_RETURN(const MetricsSample first, scrape(options));
   const auto begin = Clock::now();
   std::this_thread::sleep_for(std::chrono::duration<double>(options.seconds));
-  HADAL_ASSIGN_OR_RETURN(const MetricsSample second, scrape(options.url));
+  HADAL_ASSIGN_OR_RETURN(const MetricsSample second, scrape(options));
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   HADAL_ASSIGN_OR_RETURN(const LiveReport report,
                          make_live_report(first, second, seconds, ceiling ? ceiling->barrier_s : 0));
@@ -65,7 +70,10 @@ int run_bench_live() {
 
 void add_bench_live(CLI::App& bench) {
   CLI::App* command = bench.add_subcommand("live", "Where the time of a running server goes");
-  command->add_option("--url", g_options.url, "Of the server")->capture_default_str();
+  command->add_option("--url", g_options.url, "Of the server; also https:// or unix:/SOCKET")->capture_default_str();
+  command->add_option("--api-key", g_options.api_key, "Bearer key")->envname("OPENAI_API_KEY");
+  command->add_option("--ca-file", g_options.ca_file, "Certificates (PEM) to trust instead of the system's");
+  command->add_flag("--insecure", g_options.insecure, "Take any certificate");
   command->add_option("--seconds", g_options.seconds, "How long to watch")->capture_default_str();
   command->add_option("--ceilings", g_options.ceilings, "Result of hadal bench ceilings --json: adds shares of it");
   command->add_option("--multiply-format", g_options.multiply_format, "What the server's kernels multiply in")

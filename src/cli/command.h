@@ -23,6 +23,7 @@ struct Command {
 };
 
 extern const Command kServeCommand;
+extern const Command kChatCommand;
 extern const Command kInspectCommand;
 extern const Command kBenchCommand;  // its benchmarks are Commands too, added to the "bench" subcommand
 extern const Command kPlanCommand;
@@ -30,6 +31,7 @@ extern const Command kConvertCommand;
 extern const Command kCalibrateCommand;
 extern const Command kEvalCommand;  // as bench: its evaluations are Commands too
 extern const Command kCertifyCommand;
+extern const Command kDoctorCommand;
 
 extern const Command kBenchCeilingsCommand;
 extern const Command kBenchLatencyCommand;
@@ -40,6 +42,7 @@ extern const Command kBenchKernelsCommand;
 extern const Command kBenchEngineCommand;
 extern const Command kBenchTuneCommand;
 extern const Command kBenchLiveCommand;
+extern const Command kBenchServeCommand;
 extern const Command kBenchCompareCommand;
 
 extern const Command kEvalGsm8kCommand;

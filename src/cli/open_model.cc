@@ -17,13 +17,18 @@ MemoryRequest memory_request(const ServeOptions& options, const ModelInspection&
   const uint64_t available = available_memory_bytes().value_or(0);
   request.limit_bytes = static_cast<uint64_t>(static_cast<double>(available) * options.memory_utilization);
   request.weight_bytes = model.weight_memory_bytes;
-  request.workspace_bytes = workspace_bytes(config, *opened.numerics.kernels,
-                                            {.max_tokens = options.max_num_batched_tokens,
-                                             .max_positions = opened.max_model_len,
-                                             .num_threads = opened.num_threads,
-                                             .kv_dtype = opened.numerics.kv_dtype,
-                                             .quantises_inputs = !opened.numerics.plan.layers.empty()}) +
+  WorkspaceLimits limits = {.max_tokens = options.max_num_batched_tokens,
+                            .max_positions = opened.max_model_len,
+                            .num_threads = opened.num_threads,
+                            .kv_dtype = opened.numerics.kv_dtype,
+                            .quantises_inputs = !opened.numerics.plan.layers.empty()};
+  request.workspace_bytes = workspace_bytes(config, *opened.numerics.kernels, limits) +
                             static_cast<uint64_t>(options.max_num_seqs * config.vocab_size) * sizeof(float);
+  if (options.max_itl_ms > 0) {  // decode steps between slices have a workspace of their own
+    limits.max_tokens = options.max_num_seqs;
+    limits.absorbed_only = true;
+    request.workspace_bytes += workspace_bytes(config, *opened.numerics.kernels, limits);
+  }
   request.kv_bytes_per_token = kv_bytes_per_token(config, opened.numerics.kv_dtype);
   request.block_size = options.block_size;
   request.num_blocks = options.num_blocks;
@@ -82,6 +87,7 @@ EngineOptions engine_options(const ServeOptions& options, const OpenedModel& ope
   engine.block_size = options.block_size;
   engine.num_blocks = opened.memory.num_blocks;
   engine.max_queued_requests = options.max_queued_requests;
+  engine.max_itl_ms = options.max_itl_ms;
   engine.enable_prefix_caching = options.enable_prefix_caching;
   engine.prefix_cache_generated = options.prefix_cache_generated;
   engine.seed = options.seed;

@@ -2,7 +2,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include "base/log.h"
+#include "cli/config_registry.h"
 
 namespace hadal {
 namespace {
@@ -11,6 +11,8 @@ struct PeerFlag {
   const char* name;
   bool takes_value;
   const char* why;
+  // Values that ask for what is done here anyway, each between two bars: "|auto|safetensors|". Null: any.
+  const char* accepted = nullptr;
 };
 
 constexpr const char* kAlwaysOn = "this is always so here";
@@ -19,53 +21,98 @@ constexpr const char* kNoDevice = "there is no device memory or graph to manage 
 constexpr const char* kOneBlockManager = "there is one block manager";
 constexpr const char* kNoSwap = "preempted requests are recomputed, not swapped";
 constexpr const char* kOwnLog = "use --log-level and --log-format";
-constexpr const char* kQuiet = "prompts are never logged";
+constexpr const char* kOneRank = "this build runs one rank, on all cores";
+constexpr const char* kOneProcess = "there is one process";
+constexpr const char* kChunked = "prefill is chunked under --max-num-batched-tokens";
+constexpr const char* kSameAnswers = "it would change the speed, never the answers";
 
-constexpr PeerFlag kPeerFlags[] = {
+constexpr PeerFlag kAccepted[] = {
     {"--device", true, "the device is the CPU"},
+    {"--tokenizer", true, "the model folder's is used", "|MODEL|"},
+    {"--tokenizer-mode", true, "there is one tokenizer per model", "|auto|slow|hf|"},
+    {"--hf-config-path", true, "the model folder's is used", "|MODEL|"},
     {"--trust-remote-code", false, kNoPython},
-    {"--distributed-executor-backend", true, "this build runs one rank, on all cores"},
+    {"--distributed-executor-backend", true, kOneRank},
+    {"--pipeline-parallel-size", true, kOneRank, "|1|"},
+    {"--data-parallel-size", true, kOneRank, "|1|"},
+    {"--enable-expert-parallel", false, kOneRank},
     {"--use-v2-block-manager", false, kOneBlockManager},
     {"--use-padding-aware-scheduling", false, "batches are not padded"},
-    {"--max-num-prefill-seqs", true, "prefill is chunked under --max-num-batched-tokens"},
+    {"--max-num-prefill-seqs", true, kChunked},
+    {"--max-num-partial-prefills", true, kChunked},
+    {"--max-long-partial-prefills", true, kChunked},
+    {"--long-prefill-token-threshold", true, kChunked},
+    {"--enable-chunked-prefill", false, kAlwaysOn},
     {"--weights-load-device", true, "weights go straight to their place"},
     {"--num-scheduler-steps", true, "the scheduler runs every step"},
-    {"--enable-chunked-prefill", false, kAlwaysOn},
-    {"--disable-frontend-multiprocessing", false, "there is one process"},
-    {"--api-server-count", true, "there is one process"},
+    {"--speculative-config", true, kSameAnswers},
+    {"--guided-decoding-backend", true, "there is one grammar engine"},
+    {"--disable-frontend-multiprocessing", false, kOneProcess},
+    {"--api-server-count", true, kOneProcess},
     {"--gpu-memory-utilization", true, "use --memory-utilization"},
     {"--max-seq-len-to-capture", true, kNoDevice},
     {"--enforce-eager", false, kNoDevice},
-    {"--load-format", true, "the format is safetensors"},
+    {"--cpu-offload-gb", true, kNoDevice},
+    {"--load-format", true, "the format is safetensors", "|auto|safetensors|"},
     {"--swap-space", true, kNoSwap},
     {"--preemption-mode", true, kNoSwap},
     {"--scheduler-delay-factor", true, "requests are admitted as they come"},
-    {"--disable-log-requests", false, kQuiet},
-    {"--enable-log-requests", false, kQuiet},
-    {"--max-log-len", true, kQuiet},
-    {"--uvicorn-log-level", true, kOwnLog},
-    {"--disable-uvicorn-access-log", false, kOwnLog},
+    {"--stream-interval", true, "tokens are sent as they are made"},
+    {"--chat-template-content-format", true, "text parts are joined before the template sees them"},
+    {"--enable-log-outputs", false, "answers are never logged"},
+    {"--log-error-stack", false, "errors say where they happened"},
+    {"--log-config-file", true, kOwnLog},
+    {"--enable-ssl-refresh", false, "restart the server for a new certificate"},
     {"--enable-request-id-headers", false, kAlwaysOn},
     {"--enable-prompt-tokens-details", false, kAlwaysOn},
     {"--enable-server-load-tracking", false, kAlwaysOn},
     {"--enable-tokenizer-info-endpoint", false, kAlwaysOn},
-    {"--disable-fastapi-docs", false, "there is no FastAPI"},
+    {"--fingerprint-mode", true, "the fingerprint names build and numerics"},
     {"--enable-reasoning", false, "use --reasoning-parser; it is chosen from the model when absent"},
 };
 
-}  // namespace
+constexpr PeerFlag kRefused[] = {
+    {"--middleware", true, "no Python runs in this server; put a reverse proxy in front of it (deploy/)"},
+    {"--tool-parser-plugin", true, "no Python runs in this server; --tool-call-parser has the parsers there are"},
+    {"--enable-lora", false, "adapters are not served"},
+    {"--lora-modules", true, "adapters are not served"},
+    {"--hf-overrides", true, "the model folder's config.json is what counts"},
+    {"--rope-scaling", true, "the model folder's config.json is what counts"},
+    {"--rope-theta", true, "the model folder's config.json is what counts"},
+};
 
-void add_peer_flags(CLI::App& command) {
-  for (const PeerFlag& flag : kPeerFlags) {
-    CLI::Option* option = flag.takes_value ? command.add_option(flag.name) : command.add_flag(flag.name);
-    option->group("");  // not shown by --help
-  }
+bool accepts(const PeerFlag& flag, const std::string& value, const std::string& model) {
+  if (flag.accepted == nullptr) return true;
+  const std::string accepted = flag.accepted;
+  return accepted == "|MODEL|" ? value == model : accepted.find("|" + value + "|") != std::string::npos;
 }
 
-void warn_about_peer_flags(const CLI::App& command) {
-  for (const PeerFlag& flag : kPeerFlags) {
-    if (command.count(flag.name) > 0) log_warning("{} is accepted and has no effect: {}", flag.name, flag.why);
+}  // namespace
+
+void add_peer_flags(OptionRegistry& registry) {
+  for (const PeerFlag& flag : kAccepted) registry.add_without_effect(flag.name, flag.takes_value);
+  for (const PeerFlag& flag : kRefused) registry.add_without_effect(flag.name, flag.takes_value);
+}
+
+Expected<std::vector<std::string>> check_peer_flags(OptionRegistry& registry, const std::string& model) {
+  const auto given = [&](const PeerFlag& flag) { return registry.find(std::string(flag.name).substr(2)); };
+  for (const PeerFlag& flag : kRefused) {
+    if (!given(flag)->is_set()) continue;
+    return make_error(ErrorCode::kInvalidArgument, "{} ({}) cannot be obeyed: {}", flag.name, given(flag)->origin,
+                      flag.why);
   }
+  std::vector<std::string> warnings;
+  for (const PeerFlag& flag : kAccepted) {
+    const RegisteredOption& option = *given(flag);
+    if (!option.is_set()) continue;
+    const std::string value = flag.takes_value ? option.option->results().front() : "";
+    if (!accepts(flag, value, model)) {
+      return make_error(ErrorCode::kInvalidArgument, "{} {} ({}) cannot be obeyed: {}", flag.name, value, option.origin,
+                        flag.why);
+    }
+    warnings.push_back(fmt::format("{} is accepted and has no effect: {}", flag.name, flag.why));
+  }
+  return warnings;
 }
 
 }  // namespace hadal

@@ -1,19 +1,21 @@
 // Flags of vLLM's server, and of its Gaudi branch, that have no meaning here. They are accepted, so that command lines
-// people already have keep working, and each is answered with one warning that says why. A flag whose value would
-// change the answers is not here: it is either obeyed or refused.
+// people already have keep working, and each is answered with one warning that says why. A flag or a value that would
+// change the answers, or who gets them, is refused with the reason.
 #pragma once
 
 #include <string>
 #include <vector>
 
-namespace CLI {
-class App;
-}
+#include "base/status.h"
 
 namespace hadal {
 
-void add_peer_flags(CLI::App& command);
-// Logs a warning for each peer flag that was given.
-void warn_about_peer_flags(const CLI::App& command);
+class OptionRegistry;
+
+void add_peer_flags(OptionRegistry& registry);
+
+// After apply_sources(): one warning for each accepted flag that was given, wherever. Errors: kInvalidArgument for a
+// refused flag or value. `model` is --model.
+Expected<std::vector<std::string>> check_peer_flags(OptionRegistry& registry, const std::string& model);
 
 }  // namespace hadal

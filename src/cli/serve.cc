@@ -1,5 +1,4 @@
 // hadal serve: listens at once, loads, prints what it found, serves until SIGTERM or SIGINT.
-#include <fmt/ranges.h>
 #include <pthread.h>
 
 #include <CLI/CLI.hpp>
@@ -12,11 +11,16 @@
 
 #include "base/log.h"
 #include "base/progress.h"
-#include "base/topology.h"
 #include "cli/command.h"
+#include "cli/config_registry.h"
+#include "cli/config_sources.h"
 #include "cli/open_model.h"
 #include "cli/peer_flags.h"
+#include "cli/sampling_defaults.h"
+#include "cli/serve_lines.h"
 #include "cli/serve_options.h"
+#include "cli/server_flags.h"
+#include "cli/service_notify.h"
 #include "cli/serving_certificate.h"
 #include "cli/version.h"
 #include "engine/engine.h"
@@ -27,26 +31,25 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-ServeOptions g_options;  // filled by CLI11 before run()
-const CLI::App* g_command = nullptr;
+constexpr std::chrono::seconds kLoadingExtension{300};  // what systemd allows after each sign of progress
 
-// Lines a person reads at start-up: plain on stdout, or log lines when logs are JSON.
-template <typename... Args>
-void say(fmt::format_string<Args...> format, Args&&... args) {
-  const std::string line = fmt::format(format, std::forward<Args>(args)...);
-  if (g_options.log_format == "json") {
-    log_info("{}", line);
-  } else {
-    std::fprintf(stdout, "%s\n", line.c_str());
-    std::fflush(stdout);
-  }
-}
+// Filled by CLI11 before run(), and by the other sources in it.
+struct ServeCommandLine {
+  ServeOptions model;
+  ServerFlags server;
+  std::string config_file;
+  bool explain_config = false;
+  bool json = false;
+  std::unique_ptr<OptionRegistry> registry;
+};
+ServeCommandLine g_options;
 
 void configure_logs(const ServeOptions& options) {
   const std::pair<const char*, LogLevel> levels[] = {{"debug", LogLevel::kDebug},
                                                      {"info", LogLevel::kInfo},
                                                      {"warning", LogLevel::kWarning},
-                                                     {"error", LogLevel::kError}};
+                                                     {"error", LogLevel::kError},
+                                                     {"critical", LogLevel::kError}};
   for (const auto& [name, level] : levels) {
     if (options.log_level == name) set_log_level(level);
   }
@@ -84,101 +87,49 @@ class StopSignals {
   std::promise<void> asked_;
 };
 
-SamplingDefaults sampling_defaults(const ServeOptions& options, const GenerationConfig& generation) {
-  SamplingDefaults defaults;
-  if (options.generation_config != "auto") return defaults;
-  if (generation.do_sample == false) defaults.temperature = 0.0F;
-  if (generation.temperature) defaults.temperature = static_cast<float>(*generation.temperature);
-  if (generation.top_p) defaults.top_p = static_cast<float>(*generation.top_p);
-  if (generation.top_k) defaults.top_k = static_cast<int32_t>(*generation.top_k);
-  if (generation.repetition_penalty) {
-    defaults.repetition_penalty = static_cast<float>(*generation.repetition_penalty);
-  }
-  defaults.max_new_tokens = generation.max_new_tokens;
-  return defaults;
-}
-
-ServerOptions server_options(const ServeOptions& options) {
-  ServerOptions server;
-  server.host = options.host;
-  server.port = static_cast<uint16_t>(options.port);
-  server.served_model_names =
-      options.served_model_names.empty() ? std::vector<std::string>{options.model} : options.served_model_names;
-  server.version = kVersion;
-  server.api_keys = options.api_keys;
-  server.reasoning_parser = options.reasoning_parser;
-  return server;
-}
-
-void say_what_was_found(const ServeOptions& options, const OpenedModel& opened) {
-  const ModelConfig& config = opened.config;
-  say("model      {} ({} layers, hidden {}, {} heads, {} experts top-{}, vocabulary {})", options.model,
-      config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.router.n_routed_experts,
-      config.router.num_experts_per_tok, config.vocab_size);
-  const auto name_of = [](DType dtype) {
-    return dtype == DType::kF8E4M3 ? "FP8 E4M3" : dtype == DType::kF32 ? "FP32" : "BF16";
-  };
-  say("numerics   {}: {}, KV cache {}, sums FP32", opened.numerics.key, opened.numerics.summary,
-      name_of(opened.numerics.kv_dtype));
-  for (const std::string& warning : opened.numerics.warnings) log_warning("{}", warning);
-  if (!config.defaulted.empty()) say("defaulted  {}", fmt::join(config.defaulted, ", "));
-  say("memory     {}", describe_memory(opened.memory_request, opened.memory));
-  say("capacity   {:.2f}x requests of {} tokens; {} sequences and {} tokens a step", opened.memory.max_concurrency,
-      opened.max_model_len, options.max_num_seqs, options.max_num_batched_tokens);
-  say("compute    {} threads, {} NUMA node(s), {}", opened.num_threads, detect_topology().nodes.size(),
-      opened.numerics.kernels->name);
-  say("template   {}; reasoning parser {}", opened.folder.chat_template ? "found" : "none: chat requests are refused",
-      options.reasoning_parser);
-}
-
-void say_ready(const ServeOptions& options, uint16_t port, bool has_chat_template, Clock::time_point started) {
-  const bool any_address = options.host == "0.0.0.0" || options.host == "::" || options.host.empty();
-  const std::string url = fmt::format("http://{}:{}", any_address ? "127.0.0.1" : options.host, port);
-  say("ready      {} after {:.2f} s{}. Try:", url, std::chrono::duration<double>(Clock::now() - started).count(),
-      any_address ? ", on every address of this machine" : "");
-  const std::string key = options.api_keys.empty() ? "" : "-H 'Authorization: Bearer KEY' ";
-  if (has_chat_template) {
-    say("curl {}/v1/chat/completions {}-H 'Content-Type: application/json' -d '{{\"messages\": [{{\"role\": \"user\", "
-        "\"content\": \"List 3 countries and their capitals.\"}}], \"max_tokens\": 128, \"temperature\": 0}}'",
-        url, key);
-  } else {
-    say("curl {}/v1/completions {}-H 'Content-Type: application/json' -d '{{\"prompt\": \"The capital of France is\", "
-        "\"max_tokens\": 16}}'",
-        url, key);
-  }
-}
-
 Expected<std::unique_ptr<ForwardModel>> load_model(const ServeOptions& options, const OpenedModel& opened,
-                                                   Server& server) {
+                                                   Server& server, ServiceNotifier& notifier) {
   ProgressBar bar("loading", "B");
   const auto progress = [&](uint64_t done_bytes, uint64_t total_bytes) {
     bar.update(done_bytes, total_bytes);
-    server.set_loading_progress(
-        static_cast<double>(done_bytes) / static_cast<double>(std::max<uint64_t>(1, total_bytes)), "reading weights");
+    const double fraction = static_cast<double>(done_bytes) / static_cast<double>(std::max<uint64_t>(1, total_bytes));
+    server.set_loading_progress(fraction, "reading weights");
+    notifier.report_loading(fraction, kLoadingExtension);
   };
   return load_opened_model(options, opened, progress);
 }
 
+ModelFacts model_facts(const ServeOptions& options, const OpenedModel& opened, const SamplingDefaults& defaults) {
+  ModelFacts facts;
+  facts.root = options.model;
+  facts.max_model_len = opened.max_model_len;
+  facts.eos_token_ids = opened.folder.eos_token_ids;
+  facts.defaults = defaults;
+  facts.cache_dtype = options.kv_cache_dtype;
+  facts.block_size = options.block_size;
+  facts.num_blocks = opened.memory.num_blocks;
+  facts.enable_prefix_caching = options.enable_prefix_caching;
+  return facts;
+}
+
 // Loads everything and attaches it to the listening server. Returns whether chat requests will be served.
-Expected<bool> start_serving(const ServeOptions& options, Server& server) {
+Expected<bool> start_serving(const ServeOptions& options, Server& server, ServiceNotifier& notifier) {
+  const ServeLines lines(options.log_format == "json");
   HADAL_ASSIGN_OR_RETURN(OpenedModel opened, open_model(options));
-  say_what_was_found(options, opened);
+  HADAL_ASSIGN_OR_RETURN(const SamplingDefaults defaults,
+                         choose_sampling_defaults(options.generation_config, options.override_generation_config,
+                                                  opened.folder.generation));
+  lines.found(options, opened);
+  lines.sampling(options, defaults);
   std::optional<Certificate> certificate = look_up_certificate(options.model, opened.numerics);
-  if (certificate) say("certified  {}", certificate->summary());
-  HADAL_ASSIGN_OR_RETURN(std::unique_ptr<ForwardModel> model, load_model(options, opened, server));
+  if (certificate) lines.certified(certificate->summary());
+  HADAL_ASSIGN_OR_RETURN(std::unique_ptr<ForwardModel> model, load_model(options, opened, server, notifier));
   HADAL_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
                          make_engine(std::move(model), engine_options(options, opened), server.step_observer()));
   const bool has_chat_template = opened.folder.chat_template.has_value();
   ServingContext context;
   context.engine = std::move(engine);
-  context.facts.root = options.model;
-  context.facts.max_model_len = opened.max_model_len;
-  context.facts.eos_token_ids = opened.folder.eos_token_ids;
-  context.facts.defaults = sampling_defaults(options, opened.folder.generation);
-  context.facts.cache_dtype = options.kv_cache_dtype;
-  context.facts.block_size = options.block_size;
-  context.facts.num_blocks = opened.memory.num_blocks;
-  context.facts.enable_prefix_caching = options.enable_prefix_caching;
+  context.facts = model_facts(options, opened, defaults);
   if (certificate) context.facts.certificate = std::move(certificate->document);
   context.tokenizer = std::move(opened.folder.tokenizer);
   context.chat_template = std::move(opened.folder.chat_template);
@@ -191,38 +142,90 @@ int fail(const Error& error) {
   return error.code == ErrorCode::kInvalidArgument ? kExitBadUsage : kExitFailed;
 }
 
-int run_serve() {
-  const auto started = Clock::now();
-  const ServeOptions& options = g_options;
-  configure_logs(options);
-  warn_about_peer_flags(*g_command);
-  if (const Status checked = check_serve_options(options); !checked) return fail(checked.error());
-  StopSignals& signals = *new StopSignals;  // its thread lives as long as the process
+// Every source of options, then whether they go together.
+Expected<ServerOptions> read_options(ServeCommandLine& command_line) {
+  std::vector<std::string> warnings;
+  HADAL_RETURN_IF_ERROR(apply_sources(*command_line.registry, current_environment(), warnings));
+  configure_logs(command_line.model);
+  for (const std::string& warning : warnings) log_warning("{}", warning);
+  HADAL_ASSIGN_OR_RETURN(warnings, check_peer_flags(*command_line.registry, command_line.model.model));
+  for (const std::string& warning : warnings) log_warning("{}", warning);
+  if (!command_line.explain_config) HADAL_RETURN_IF_ERROR(check_serve_options(command_line.model));
+  HADAL_ASSIGN_OR_RETURN(ServerOptions server, make_server_options(command_line.model, command_line.server));
+  server.version = kVersion;
+  server.explained_config = explain_config(*command_line.registry);
+  return server;
+}
 
-  auto server = Server::start(server_options(options));
-  if (!server) return fail(server.error());
-  const auto has_chat_template = start_serving(options, **server);
-  if (!has_chat_template) return fail(has_chat_template.error());
-  signals.set_ready();
-  say_ready(options, (*server)->port(), *has_chat_template, started);
+void print_explained(const ServeCommandLine& command_line) {
+  const std::string text = command_line.json ? explain_config(*command_line.registry).dump(2) + "\n"
+                                             : explain_config_table(*command_line.registry);
+  std::fputs(text.c_str(), stdout);
+}
+
+// Serves until a signal.
+int serve_until_asked(const ServerFlags& flags, Server& server, ServiceNotifier& notifier, StopSignals& signals) {
+  std::atomic<bool> stopping{false};
+  if (const auto period = watchdog_period(std::getenv("WATCHDOG_USEC"), std::getenv("WATCHDOG_PID"))) {
+    notifier.start_watchdog(*period, [&] { return stopping.load() || server.healthy(); });
+  }
+  notifier.send("READY=1\nSTATUS=serving");
   signals.wait();
 
-  log_info("stopping: running requests get {} s", options.shutdown_timeout_s);
-  const auto limit =
-      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::duration<double>(options.shutdown_timeout_s));
-  const bool all_answered = (*server)->shutdown(limit);
+  stopping = true;
+  const double seconds = std::chrono::duration<double>(flags.shutdown_timeout).count();
+  notifier.send(fmt::format("STOPPING=1\nSTATUS=running requests get {} s", seconds));
+  log_info("stopping: running requests get {} s", seconds);
+  const bool all_answered = server.shutdown(flags.shutdown_timeout);
+  notifier.stop_watchdog();
   log_info("stopped{}", all_answered ? "" : ": some requests were cut short");
   return kExitOk;
 }
 
+int run_serve() {
+  const auto started = Clock::now();
+  const auto server_options = read_options(g_options);
+  if (!server_options) return fail(server_options.error());
+  if (g_options.explain_config) {
+    print_explained(g_options);
+    return kExitOk;
+  }
+  const ServeOptions& options = g_options.model;
+  log_info("non-default args: {}", dump_json(non_default_values(*g_options.registry)));
+  StopSignals& signals = *new StopSignals;  // its thread lives as long as the process
+  const char* notify_socket = std::getenv("NOTIFY_SOCKET");
+  ServiceNotifier notifier(notify_socket == nullptr ? "" : notify_socket);
+
+  auto server = Server::start(*server_options);
+  if (!server) return fail(server.error());
+  const auto has_chat_template = start_serving(options, **server, notifier);
+  if (!has_chat_template) return fail(has_chat_template.error());
+  signals.set_ready();
+  ServeLines(options.log_format == "json")
+      .ready(*server_options, (*server)->port(), *has_chat_template,
+             std::chrono::duration<double>(Clock::now() - started).count());
+  log_peer_ready_lines(*server_options, (*server)->port());
+  return serve_until_asked(g_options.server, **server, notifier, signals);
+}
+
 void add_serve_command(CLI::App& program) {
   CLI::App* command = program.add_subcommand("serve", "Serve a model folder over the OpenAI API");
-  add_serve_options(*command, g_options);
+  g_options.registry = std::make_unique<OptionRegistry>(*command);
+  OptionRegistry& registry = *g_options.registry;
+  add_serve_options(registry, g_options.model);
+  add_server_flags(registry, g_options.server);
+  add_peer_flags(registry);
+  registry.begin_group("Configuration");
+  registry.add("--config", g_options.config_file,
+               "YAML file with these options by name; the environment (HADAL_PORT=8000) and flags win over it");
+  command
+      ->add_flag("--explain-config", g_options.explain_config, "Print every option with its value and origin, and end")
+      ->group("Configuration");
+  command->add_flag("--json", g_options.json, "--explain-config as JSON")->group("Configuration");
   command->footer(
       "Examples:\n  hadal serve --model models/nano --host 127.0.0.1\n"
       "  hadal serve --model /data/DeepSeek-R1 --max-model-len 32768 --max-num-seqs 16 --api-key KEY\n"
-      "Flags of vLLM that have no meaning on CPUs are accepted with a warning.");
-  g_command = command;
+      "Flags of vLLM that have no meaning on CPUs are accepted with a warning. docs/serving.md explains all options.");
 }
 
 }  // namespace

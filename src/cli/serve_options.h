@@ -1,9 +1,9 @@
-// Flags of `hadal serve`: vLLM's names where vLLM has the thing.
+// Flags of `hadal serve` about the model and the engine: vLLM's names where vLLM has the thing. Those of the HTTP side
+// are in server_flags.h.
 #pragma once
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "base/status.h"
 
@@ -15,14 +15,10 @@ namespace hadal {
 
 struct ServeOptions {
   std::string model;
-  std::vector<std::string> served_model_names;  // empty: the --model string, verbatim
-  std::string host = "0.0.0.0";
-  int port = 8000;
-  std::vector<std::string> api_keys;
   std::string chat_template;  // a file or the template itself; empty: the model folder's
   std::string reasoning_parser = "auto";
-  std::string generation_config = "auto";  // "auto": the model folder's; "vllm": neutral defaults
-  double shutdown_timeout_s = 30;
+  std::string generation_config = "auto";  // see cli/sampling_defaults.h
+  std::string override_generation_config;  // JSON object; empty: nothing
 
   int64_t max_model_len = 0;  // 0: max_position_embeddings, or what the cache holds
   int64_t max_num_seqs = 32;
@@ -30,6 +26,7 @@ struct ServeOptions {
   int64_t block_size = 64;
   int64_t num_blocks = 0;  // 0: from memory
   int64_t max_queued_requests = 1024;
+  double max_itl_ms = 0;  // 0: off
   bool enable_prefix_caching = true;
   bool prefix_cache_generated = false;
   uint64_t seed = 0;
@@ -51,7 +48,9 @@ struct ServeOptions {
   std::string log_format = "human";
 };
 
-void add_serve_options(CLI::App& command, ServeOptions& options);
+class OptionRegistry;
+
+void add_serve_options(OptionRegistry& registry, ServeOptions& options);
 // The part of them that says how the model computes: numerics, cache dtype, kernels, threads.
 void add_numerics_options(CLI::App& command, ServeOptions& options);
 

@@ -183,6 +183,11 @@ Expected<std::unique_ptr<Engine>> make_engine(std::unique_ptr<ForwardModel> mode
                                               StepObserver observer) {
   HADAL_RETURN_IF_ERROR(check_options(options, *model));
   HADAL_RETURN_IF_ERROR(model->allocate_kv(options.num_blocks, options.block_size, options.max_num_batched_tokens));
+  if (options.max_itl_ms > 0) {
+    if (auto prepared = model->prepare_pieces(options.max_num_seqs); !prepared) {
+      return forward_error(std::move(prepared), "max_itl_ms");
+    }
+  }
   return std::make_unique<ThreadedEngine>(std::move(model), options, std::move(observer));
 }
 

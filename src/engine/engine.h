@@ -27,8 +27,12 @@ struct EngineOptions {
   int64_t prompt_tile_tokens = 256;      // full tiles of the prompt use the expanded attention form
   int64_t max_queued_requests = 1024;    // more are refused with kResourceExhausted
   bool enable_prefix_caching = true;
+  bool priority_preemption = false;     // a waiting request preempts running ones of a larger priority value
   bool prefix_cache_generated = false;  // share blocks of generated tokens too: equality then only up to rounding
   int64_t max_chunk_tokens = 0;         // prefill tokens of one sequence in a step; 0: the token budget
+  // > 0: while sequences decode, prompts are computed in slices between their steps, so that a token follows the last
+  // one within so many milliseconds where the machine can (latency_policy.h). 0: decodes and prefills share steps.
+  double max_itl_ms = 0;
   uint64_t seed = 0;
   int64_t num_valid_tokens = 0;          // ids at or above are never sampled (rows without a token); 0: all are valid
   std::vector<int32_t> eos_token_ids;    // stop a request unless it says ignore_eos; forbidden until min_tokens
@@ -84,7 +88,7 @@ class Engine {
 // Called on the engine thread after each step, with the step's facts. For metrics and tests; must not block.
 struct StepRecord {
   double duration_s = 0;
-  int64_t num_prefill_tokens = 0;
+  int64_t num_prefill_tokens = 0;  // of prefills that run in slices: in the step that finishes them
   int64_t num_decode_tokens = 0;
   int64_t num_generated_tokens = 0;  // sampled at the end of the step
   int64_t num_sequences = 0;

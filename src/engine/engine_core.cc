@@ -19,18 +19,21 @@ bool contains(std::span<const int32_t> ids, int32_t id) { return std::find(ids.b
 constexpr size_t kReservedTokens = 1024;
 
 using Clock = std::chrono::steady_clock;
+double steady_seconds() { return std::chrono::duration<double>(Clock::now().time_since_epoch()).count(); }
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
 }  // namespace
 
 EngineCore::EngineCore(std::unique_ptr<ForwardModel> model, const EngineOptions& options, StepObserver observer,
-                       EndObserver end_observer)
+                       EndObserver end_observer, EngineClock clock)
     : options_(options),
       model_(std::move(model)),
       observer_(std::move(observer)),
       end_observer_(std::move(end_observer)),
       blocks_(options.num_blocks, options.block_size, options.enable_prefix_caching),
-      planner_(options_, blocks_, queues_),
+      clock_(clock ? std::move(clock) : steady_seconds),
+      open_(options_, *model_, blocks_, clock_),
+      planner_(options_, blocks_, queues_, open_),
       sampler_(model_->vocab_size(), options.num_valid_tokens,
                options.row_math != nullptr ? *options.row_math : fastest_row_math()) {}
 
@@ -70,51 +73,106 @@ void EngineCore::fail_all(const std::string& error) {
 
 void EngineCore::step() {
   const auto begin = Clock::now();
-  const uint64_t generated_before = counters_.generation_tokens;
-  sampling_s_ = 0;
-  planner_.plan(batch_);
-  const double planning_s = seconds_since(begin);
-  counters_.num_preemptions += batch_.num_preempted;
-  if (batch_.members.empty()) return;
-  if (options_.check_invariants) {
-    const std::string wrong = find_plan_violation(batch_.plan, snapshot(), options_);
-    HADAL_CHECK(wrong.empty(), "{}", wrong);
-  }
-
+  const double begin_s = clock_();
   const StepProfile profile_before = model_->profile();
-  if (const Status ran = run(); ran) {
-    num_consecutive_failures_ = 0;
-    for (size_t i = 0; i < batch_.members.size(); ++i) commit(batch_.members[i], batch_.plan.sequences[i]);
-  } else {
-    // Only rows of this plan are undefined, and those lie in blocks that are neither shared nor published.
-    ++num_consecutive_failures_;
-    log_error("a step failed: {}", ran.error().message);
-    for (Sequence* sequence : batch_.members) finish(sequence, FinishReason::kError, ran.error().message);
-  }
+  const uint64_t generated_before = counters_.generation_tokens;
+  StepRecord record;
+  sampling_s_ = 0;
+  plan();
+  record.planning_s = seconds_since(begin);
+  if (batch_.empty() && !open_.is_open()) return;
+  check_plans();
+  record.num_prefill_tokens = batch_.num_prefill_tokens;
+  record.num_sequences = static_cast<int64_t>(batch_.members.size());
+  if (!batch_.empty()) settle(batch_, run());
+  if (open_.is_open()) advance_open(clock_() - begin_s, record);
   ++counters_.num_steps;
   check_state();
   if (!observer_) return;
-  observer_({.duration_s = seconds_since(begin),
-             .num_prefill_tokens = batch_.num_prefill_tokens,
-             .num_decode_tokens = batch_.num_decode_tokens,
-             .num_generated_tokens = static_cast<int64_t>(counters_.generation_tokens - generated_before),
-             .num_sequences = static_cast<int64_t>(batch_.members.size()),
-             .num_preempted = batch_.num_preempted,
-             .planning_s = planning_s,
-             .sampling_s = sampling_s_,
-             .forward = model_->profile() - profile_before});
+  record.num_generated_tokens = static_cast<int64_t>(counters_.generation_tokens - generated_before);
+  record.num_decode_tokens = batch_.num_decode_tokens;
+  record.num_preempted = batch_.num_preempted;
+  record.sampling_s = sampling_s_;
+  record.forward = model_->profile() - profile_before;
+  record.duration_s = seconds_since(begin);
+  observer_(record);
+}
+
+void EngineCore::plan() {
+  if (options_.max_itl_ms <= 0) {
+    planner_.plan(batch_);
+  } else {
+    planner_.plan_decodes_only(batch_);
+    const bool decodes = !batch_.empty();
+    // Blocks that a preemption just freed are for those that still run.
+    if (!open_.is_open() && batch_.num_preempted == 0) {
+      planner_.plan_prefills_only(decodes ? open_.batch() : batch_,
+                                  decodes ? open_.max_tokens() : options_.max_num_batched_tokens);
+      if (decodes && !open_.batch().empty()) open_.open();
+    }
+  }
+  counters_.num_preemptions += batch_.num_preempted;
+}
+
+void EngineCore::check_plans() const {
+  if (!options_.check_invariants) return;
+  const EngineSnapshot now = snapshot();
+  std::string wrong = find_plan_violation(batch_.plan, now, options_);
+  if (open_.is_open()) {
+    if (wrong.empty()) wrong = find_plan_violation(open_.batch().plan, now, options_);
+    if (wrong.empty()) wrong = find_company_violation(batch_.plan, open_.batch().plan, options_);
+  }
+  HADAL_CHECK(wrong.empty(), "{}", wrong);
+}
+
+void EngineCore::reserve_logits(const StepPlan& plan) {
+  const int64_t num_rows = static_cast<int64_t>(plan.logit_rows.size());
+  if (num_rows <= logit_capacity_rows_) return;
+  logit_capacity_rows_ = std::max(num_rows, std::min(2 * logit_capacity_rows_, options_.max_num_seqs));
+  logits_.reset(new float[logit_capacity_rows_ * model_->vocab_size()]);
 }
 
 Status EngineCore::run() {
-  const int64_t num_rows = static_cast<int64_t>(batch_.plan.logit_rows.size());
-  if (num_rows > logit_capacity_rows_) {
-    logit_capacity_rows_ = std::max(num_rows, std::min(2 * logit_capacity_rows_, options_.max_num_seqs));
-    logits_.reset(new float[logit_capacity_rows_ * model_->vocab_size()]);
-  }
+  reserve_logits(batch_.plan);
   try {
     return model_->forward(make_step_input(batch_.plan, spans_), logits_.get());
   } catch (const std::exception& e) {
     return make_error(ErrorCode::kInternal, "the model threw: {}", e.what());
+  }
+}
+
+// A slice beside the decodes, which took decode_s; all that is left when nothing decodes.
+void EngineCore::advance_open(double decode_s, StepRecord& record) {
+  const StepBatch& batch = open_.batch();
+  reserve_logits(batch.plan);
+  Expected<bool> finished = false;
+  try {
+    finished = batch_.empty() ? open_.run_rest(logits_.get()) : open_.run_slice(decode_s, logits_.get());
+  } catch (const std::exception& e) {
+    finished = make_error(ErrorCode::kInternal, "the model threw: {}", e.what());
+  }
+  if (finished && !*finished) return;
+  record.num_prefill_tokens += batch.num_prefill_tokens;
+  record.num_sequences += static_cast<int64_t>(batch.members.size());
+  open_.close();
+  settle(batch, finished ? Status{} : tl::unexpected<Error>(finished.error()));
+}
+
+void EngineCore::settle(const StepBatch& batch, const Status& ran) {
+  if (!ran) {
+    // Only rows of this plan are undefined, and those lie in blocks that are neither shared nor published.
+    ++num_consecutive_failures_;
+    log_error("a step failed: {}", ran.error().message);
+  } else {
+    num_consecutive_failures_ = 0;
+  }
+  for (size_t i = 0; i < batch.members.size(); ++i) {
+    if (batch.members[i] == nullptr) continue;
+    if (ran) {
+      commit(batch.members[i], batch.plan.sequences[i]);
+    } else {
+      finish(batch.members[i], FinishReason::kError, ran.error().message);
+    }
   }
 }
 
@@ -250,7 +308,11 @@ void EngineCore::end(Sequence* sequence) {
   } else {
     queues_.waiting.erase(sequence);
   }
-  blocks_.release(sequence->blocks);
+  if (sequence->in_open_step) {
+    open_.release(sequence);
+  } else {
+    blocks_.release(sequence->blocks);
+  }
   const auto node = sequences_.extract(sequence->request.request_id);
   if (end_observer_) end_observer_(node.key());
   deliver(sequence);

@@ -15,6 +15,7 @@
 #include "engine/engine.h"
 #include "engine/invariants.h"
 #include "engine/kv_blocks.h"
+#include "engine/open_prefill.h"
 #include "engine/planner.h"
 #include "engine/sampler.h"
 #include "engine/sequence.h"
@@ -26,32 +27,41 @@ class EngineCore {
   // Called when a request ends, before its last output: its id may be used again from then on.
   using EndObserver = std::function<void(const std::string& request_id)>;
 
-  // Requires check_options() passed and the model's cache allocated.
+  // Requires check_options() passed and the model's cache allocated, for options.max_itl_ms its pieces prepared.
+  // `clock` measures what slices take; empty: the steady clock.
   EngineCore(std::unique_ptr<ForwardModel> model, const EngineOptions& options, StepObserver observer = {},
-             EndObserver end_observer = {});
+             EndObserver end_observer = {}, EngineClock clock = {});
 
   // Requires check_request() passed and the id not in use. `submitted`: when it came. Cost: O(prompt + log(waiting)).
   void add(Request request, OutputSink sink,
            std::chrono::steady_clock::time_point submitted = std::chrono::steady_clock::now());
-  // Ends a request; its blocks are free on return. Unknown ids are ignored.
+  // Ends a request; its blocks are free on return, or with the end of the open step that others share with it. Unknown
+  // ids are ignored.
   void abort(const std::string& request_id);
   void abort_all();
   // Ends every request with kError.
   void fail_all(const std::string& error);
 
   bool has_work() const { return !sequences_.empty(); }
-  // plan -> reserve -> run -> sample -> commit. A failed run fails the requests of its plan.
+  // plan -> reserve -> run -> sample -> commit. A failed run fails the requests of its plan. With a slice of the open
+  // prefill step, where there is one, behind the commit of the decodes.
   void step();
   // Failed runs without a good one between.
   int64_t num_consecutive_failures() const { return num_consecutive_failures_; }
 
   void drop_unused_cached() { blocks_.drop_unused_cached(); }
   EngineStats stats() const;
-  EngineSnapshot snapshot() const { return take_snapshot(queues_, blocks_); }
+  EngineSnapshot snapshot() const { return take_snapshot(queues_, blocks_, open_); }
   ForwardModel& model() { return *model_; }
 
  private:
+  void plan();
+  void check_plans() const;
+  void reserve_logits(const StepPlan& plan);
   Status run();
+  void advance_open(double decode_s, StepRecord& record);
+  // Commits a batch that ran, or fails its requests.
+  void settle(const StepBatch& batch, const Status& ran);
   void commit(Sequence* sequence, const PlannedSequence& planned);
   Status sample(Sequence* sequence, float* logits);  // into token_
   Status collect_prompt_logprobs(Sequence* sequence, const PlannedSequence& planned);
@@ -73,6 +83,8 @@ class EngineCore {
   EndObserver end_observer_;
   KvBlocks blocks_;
   SequenceQueues queues_;
+  EngineClock clock_;
+  OpenPrefill open_;
   Planner planner_;
   Sampler sampler_;
   std::unordered_map<std::string, std::unique_ptr<Sequence>> sequences_;

@@ -236,6 +236,53 @@ TEST(EngineCore, PriorityGoesFirstAndArrivalDecidesAmongEquals) {
   EXPECT_EQ(order, (std::vector<std::string>{"3", "1", "4", "0", "2"}));
 }
 
+// Who is displaced answers the same, later; who shares the priority is not.
+TEST(EngineCore, AWaitingRequestDisplacesWhatMayWait) {
+  for (const bool displaces : {false, true}) {
+    for (const double max_itl_ms : {0.0, 5.0}) {
+      EngineOptions options = small_options();
+      options.max_num_seqs = 2;
+      options.priority_preemption = displaces;
+      options.max_itl_ms = max_itl_ms;
+      CoreHarness harness(options);
+      Request later = probe(40, 30), urgent = probe(16, 5), equal = probe(9, 30);
+      later.priority = equal.priority = 5;
+      harness.add(equal);
+      harness.add(later);
+      for (int i = 0; i < 3; ++i) harness.step();
+      harness.add(urgent);
+      Request same = probe(7, 5);
+      same.priority = 5;
+      harness.add(same);
+      for (int i = 0; i < 10; ++i) harness.step();
+      EXPECT_EQ(harness.received(urgent.request_id).tokens.size() > 0, displaces);
+      EXPECT_EQ(harness.core().stats().num_preemptions, displaces ? 1u : 0u);
+      EXPECT_EQ(harness.received(same.request_id).tokens.size(), 0u);
+      harness.run_to_end();
+      for (const Request& request : {later, urgent, equal, same}) {
+        expect_oracle(harness.received(request.request_id), request, options);
+      }
+    }
+  }
+}
+
+TEST(EngineCore, AWaitingRequestTakesTheBlocksItNeeds) {
+  EngineOptions options = small_options();
+  options.num_blocks = 24;  // 96 tokens
+  options.priority_preemption = true;
+  CoreHarness harness(options);
+  Request later = probe(40, 30), urgent = probe(60, 5);
+  later.priority = 1;
+  harness.add(later);
+  harness.step();
+  harness.add(urgent);
+  harness.step();
+  EXPECT_GT(harness.received(urgent.request_id).tokens.size(), 0u);
+  harness.run_to_end();
+  expect_oracle(harness.received(later.request_id), later, options);
+  expect_oracle(harness.received(urgent.request_id), urgent, options);
+}
+
 TEST(EngineCore, DecodesFirstAndFillsTheBudgetWithChunks) {
   EngineOptions options = small_options();
   options.max_num_batched_tokens = 40;
@@ -315,7 +362,7 @@ TEST(EngineCore, AThrowingSinkEndsItsRequestAlone) {
 
 // Thousands of steps of arrivals, aborts and failures on a cache that is always too small.
 class Stress : public ::testing::TestWithParam<uint32_t> {};
-INSTANTIATE_TEST_SUITE_P(Seeds, Stress, ::testing::Range(0u, 6u));
+INSTANTIATE_TEST_SUITE_P(Seeds, Stress, ::testing::Range(0u, 8u));
 
 TEST_P(Stress, InvariantsHoldAndEveryAnswerIsTheOracles) {
   std::mt19937 generator(GetParam());
@@ -326,7 +373,11 @@ TEST_P(Stress, InvariantsHoldAndEveryAnswerIsTheOracles) {
   options.max_num_seqs = 1 + below(12);
   options.max_num_batched_tokens = options.max_num_seqs + below(60);
   options.max_chunk_tokens = below(2) * (1 + below(20));
+  options.max_itl_ms = GetParam() % 2 * 3;  // in slices of about two pieces, by the times below
+  options.priority_preemption = GetParam() % 4 >= 2;
   CoreHarness harness(options);
+  harness.state().step_s = 0.001;
+  harness.state().piece_token_s = 0.00003;
   const int64_t limit = sequence_length_limit(options);
   std::map<std::string, Request> requests;
   std::set<std::string> disturbed;
@@ -369,6 +420,7 @@ TEST_P(Stress, InvariantsHoldAndEveryAnswerIsTheOracles) {
   }
   EXPECT_GT(num_finished, 100);
   EXPECT_GT(harness.core().stats().prefix_cache_hits, 0u);
+  EXPECT_EQ(harness.state().num_opened > 10, options.max_itl_ms > 0 && options.max_num_seqs > 1);
 }
 
 TEST(EngineCore, StressPreemptsInSomeSeed) {

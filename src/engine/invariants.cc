@@ -67,6 +67,9 @@ std::string check_references(const EngineSnapshot& snapshot) {
   for (const SequenceSnapshot& sequence : snapshot.running) {
     for (const int32_t block : sequence.block_table) ++expected.at(block);
   }
+  for (const auto& table : snapshot.held) {
+    for (const int32_t block : table) ++expected.at(block);
+  }
   for (size_t block = 0; block < expected.size(); ++block) {
     if (expected[block] != snapshot.ref_counts[block]) {
       return fmt::format("block {} is held by {} sequences, counted {}", block, expected[block],
@@ -120,11 +123,13 @@ std::string check_planned(const StepPlan& plan, const PlannedSequence& planned, 
     if (snapshot.ref_counts[block] != 1) return fmt::format("block {} is written while shared", block);
     if (snapshot.named[block]) return fmt::format("block {} is written while in the prefix cache", block);
   }
-  const auto owner = std::find_if(snapshot.running.begin(), snapshot.running.end(), [&](const auto& sequence) {
-    return static_cast<int64_t>(sequence.block_table.size()) >= planned.num_blocks &&
-           std::equal(sequence.block_table.begin(), sequence.block_table.begin() + planned.num_blocks,
-                      plan.block_ids.begin() + planned.block_begin);
-  });
+  const auto holds = [&](const std::vector<int32_t>& table) {
+    return static_cast<int64_t>(table.size()) >= planned.num_blocks &&
+           std::equal(table.begin(), table.begin() + planned.num_blocks, plan.block_ids.begin() + planned.block_begin);
+  };
+  if (std::any_of(snapshot.held.begin(), snapshot.held.end(), holds)) return {};
+  const auto owner = std::find_if(snapshot.running.begin(), snapshot.running.end(),
+                                  [&](const auto& sequence) { return holds(sequence.block_table); });
   if (owner == snapshot.running.end()) return "a plan for blocks that no running sequence holds";
   if (owner->num_computed_tokens != planned.first_position || owner->expanded_end != planned.expanded_end ||
       end > owner->num_tokens) {
@@ -136,10 +141,11 @@ std::string check_planned(const StepPlan& plan, const PlannedSequence& planned, 
 
 }  // namespace
 
-EngineSnapshot take_snapshot(const SequenceQueues& queues, const KvBlocks& blocks) {
+EngineSnapshot take_snapshot(const SequenceQueues& queues, const KvBlocks& blocks, const OpenPrefill& open) {
   EngineSnapshot snapshot;
   for (const Sequence* sequence : queues.running) snapshot.running.push_back(snapshot_of(*sequence));
   for (const Sequence* sequence : queues.waiting) snapshot.waiting.push_back(snapshot_of(*sequence));
+  for (const SequenceBlocks& held : open.held()) snapshot.held.push_back(held.table);
   for (int32_t block = 0; block < blocks.allocator().num_blocks(); ++block) {
     snapshot.ref_counts.push_back(blocks.allocator().ref_count(block));
     snapshot.named.push_back(blocks.prefix_cache().contains(block));
@@ -174,6 +180,19 @@ std::string find_plan_violation(const StepPlan& plan, const EngineSnapshot& snap
     return "rows that belong to no sequence";
   }
   if (token_end > options.max_num_batched_tokens) return "more tokens than the budget";
+  return {};
+}
+
+std::string find_company_violation(const StepPlan& plan, const StepPlan& open, const EngineOptions& options) {
+  std::set<int32_t> written;
+  for (const PlannedSequence& planned : open.sequences) {
+    for (int64_t i = planned.first_position / options.block_size; i < planned.num_blocks; ++i) {
+      written.insert(open.block_ids.at(planned.block_begin + i));
+    }
+  }
+  for (const int32_t block : plan.block_ids) {
+    if (written.contains(block)) return fmt::format("block {} is used while the open step writes it", block);
+  }
   return {};
 }
 

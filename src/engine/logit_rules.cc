@@ -16,12 +16,13 @@ void forbid(std::span<float> logits, int32_t token_id) {
   if (in_row(logits, token_id)) logits[token_id] = kForbidden;
 }
 
+// Adds to scratch.
 void keep_only(std::span<const int32_t> allowed, std::span<float> logits, std::vector<float>& scratch) {
-  scratch.clear();
+  const size_t begin = scratch.size();
   for (const int32_t id : allowed) scratch.push_back(in_row(logits, id) ? logits[id] : kForbidden);
   std::fill(logits.begin(), logits.end(), kForbidden);
   for (size_t i = 0; i < allowed.size(); ++i) {
-    if (in_row(logits, allowed[i])) logits[allowed[i]] = scratch[i];
+    if (in_row(logits, allowed[i])) logits[allowed[i]] = scratch[begin + i];
   }
 }
 
@@ -42,6 +43,27 @@ void forbid_stop_tokens(const RuleContext& context, std::span<float> logits) {
   for (const int32_t id : context.params->stop_token_ids) forbid(logits, id);
   if (context.params->ignore_eos) return;
   for (const int32_t id : context.eos_token_ids) forbid(logits, id);
+}
+
+bool forbids_all(std::span<const float> logits) {
+  return std::all_of(logits.begin(), logits.end(), [](float logit) { return logit == kForbidden; });
+}
+
+// The masks, all of them.
+void forbid_tokens(const RuleContext& context, std::span<float> logits, std::vector<float>& scratch) {
+  const SamplingParams& params = *context.params;
+  const bool has_own =
+      !params.allowed_token_ids.empty() || !params.bad_words_token_ids.empty() || below_min_tokens(context);
+  scratch.clear();
+  if (context.constraint) {
+    context.constraint->apply(logits.data(), static_cast<int64_t>(logits.size()));
+    if (has_own) scratch.assign(logits.begin(), logits.end());
+  }
+  if (!has_own) return;
+  if (!params.allowed_token_ids.empty()) keep_only(params.allowed_token_ids, logits, scratch);
+  forbid_bad_words(context, logits);
+  if (below_min_tokens(context)) forbid_stop_tokens(context, logits);
+  if (context.constraint && forbids_all(logits)) std::copy_n(scratch.begin(), logits.size(), logits.begin());
 }
 
 void apply_penalties(const RuleContext& context, std::span<float> logits) {
@@ -65,14 +87,10 @@ bool has_rules(const RuleContext& context) {
 }
 
 void apply_rules(const RuleContext& context, std::span<float> logits, std::vector<float>& scratch) {
-  const SamplingParams& params = *context.params;
-  if (context.constraint) context.constraint->apply(logits.data(), static_cast<int64_t>(logits.size()));
-  if (!params.allowed_token_ids.empty()) keep_only(params.allowed_token_ids, logits, scratch);
-  forbid_bad_words(context, logits);
-  for (const auto& [token_id, bias] : params.logit_bias) {
+  forbid_tokens(context, logits, scratch);
+  for (const auto& [token_id, bias] : context.params->logit_bias) {
     if (in_row(logits, token_id)) logits[token_id] += bias;
   }
-  if (below_min_tokens(context)) forbid_stop_tokens(context, logits);
   apply_penalties(context, logits);
 }
 

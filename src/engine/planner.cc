@@ -4,26 +4,53 @@
 #include <chrono>
 
 #include "base/check.h"
+#include "engine/open_prefill.h"
 
 namespace hadal {
 
-void StepBatch::clear() {
-  plan.clear();
-  members.clear();
-  num_prefill_tokens = num_decode_tokens = num_preempted = 0;
+Planner::Planner(const EngineOptions& options, KvBlocks& blocks, SequenceQueues& queues, OpenPrefill& open)
+    : options_(options), blocks_(blocks), queues_(queues), open_(open) {}
+
+void Planner::start(StepBatch& batch, int64_t max_tokens) {
+  batch.clear();
+  budget_tokens_ = max_tokens;
+  budget_prompt_logits_ = options_.max_prompt_logprob_rows;
 }
 
-Planner::Planner(const EngineOptions& options, KvBlocks& blocks, SequenceQueues& queues)
-    : options_(options), blocks_(blocks), queues_(queues) {}
+// Preempts for the first of the waiting where it may displace the last of the running.
+void Planner::make_room(StepBatch& batch) {
+  if (!options_.priority_preemption) return;
+  while (!queues_.waiting.empty() && !queues_.running.empty()) {
+    const Sequence* next = *queues_.waiting.begin();
+    const auto num_running = static_cast<int64_t>(queues_.running.size());
+    const int64_t num_needed = blocks_.blocks_for(next->num_tokens()) + admission_headroom_blocks(num_running);
+    if (num_running < options_.max_num_seqs && num_needed <= blocks_.allocator().num_free()) return;
+    if (!may_displace(next->rank, queues_.running.back()->rank)) return;
+    preempt(queues_.running.back());
+    ++batch.num_preempted;
+  }
+}
+
+void Planner::plan_decodes_only(StepBatch& batch) {
+  start(batch, options_.max_num_batched_tokens);
+  make_room(batch);
+  plan_decodes(batch);
+}
+
+void Planner::plan_prefills_only(StepBatch& batch, int64_t max_tokens) {
+  start(batch, max_tokens);
+  plan_prefills(batch);
+  admit_waiting(batch);
+}
 
 void Planner::plan(StepBatch& batch) {
-  batch.clear();
-  budget_tokens_ = options_.max_num_batched_tokens;
-  budget_prompt_logits_ = options_.max_prompt_logprob_rows;
+  start(batch, options_.max_num_batched_tokens);
+  make_room(batch);
+  const int64_t num_displaced = batch.num_preempted;
   plan_decodes(batch);
   plan_prefills(batch);
-  // Blocks that a preemption just freed are for those that still run.
-  if (batch.num_preempted == 0) admit_waiting(batch);
+  // Blocks that a preemption just freed are for those that still run, or for whom they were freed.
+  if (batch.num_preempted == num_displaced) admit_waiting(batch);
 }
 
 void Planner::plan_decodes(StepBatch& batch) {
@@ -38,6 +65,10 @@ void Planner::plan_decodes(StepBatch& batch) {
 
 bool Planner::reserve_next_row(Sequence* sequence, StepBatch& batch) {
   while (!blocks_.grow(sequence->blocks, sequence->num_tokens())) {
+    if (!open_.held().empty()) {
+      open_.drop();
+      continue;
+    }
     Sequence* victim = queues_.running.back();
     preempt(victim);
     ++batch.num_preempted;
@@ -50,6 +81,7 @@ void Planner::preempt(Sequence* sequence) {
   const auto found = std::find(queues_.running.rbegin(), queues_.running.rend(), sequence);
   HADAL_CHECK(found != queues_.running.rend(), "preempted sequence does not run");
   queues_.running.erase(std::next(found).base());
+  if (sequence->in_open_step) open_.drop();
   blocks_.release(sequence->blocks);
   sequence->num_computed_tokens = 0;
   queues_.waiting.insert(sequence);

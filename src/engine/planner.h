@@ -7,34 +7,32 @@
 #include "engine/engine.h"
 #include "engine/kv_blocks.h"
 #include "engine/sequence.h"
-#include "engine/step_plan.h"
+#include "engine/step_batch.h"
 
 namespace hadal {
 
-// A plan together with whose it is; entry i of members belongs to plan.sequences[i].
-struct StepBatch {
-  StepPlan plan;
-  std::vector<Sequence*> members;
-  int64_t num_prefill_tokens = 0;
-  int64_t num_decode_tokens = 0;
-  int64_t num_preempted = 0;
-
-  void clear();
-};
+class OpenPrefill;
 
 // Single-owner: the engine thread. Queues and blocks outlive it.
 class Planner {
  public:
-  Planner(const EngineOptions& options, KvBlocks& blocks, SequenceQueues& queues);
+  // `open`: outlives it; what it holds goes first when blocks are short.
+  Planner(const EngineOptions& options, KvBlocks& blocks, SequenceQueues& queues, OpenPrefill& open);
 
   // Fills `batch` (cleared first). Empty only when nothing waits or runs. Blocks for every row of the plan are
   // reserved; they go back with the sequence that holds them. Cost: O(running + admitted * log(waiting)).
   void plan(StepBatch& batch);
 
-  // Takes a running sequence's blocks and lets it wait; its tokens stay.
+  // The same in two: the sequences that decode, and, while no step is open, up to max_tokens of prompts.
+  void plan_decodes_only(StepBatch& batch);
+  void plan_prefills_only(StepBatch& batch, int64_t max_tokens);
+
+  // Takes a running sequence's blocks and lets it wait; its tokens stay. Drops the open step that it is part of.
   void preempt(Sequence* sequence);
 
  private:
+  void start(StepBatch& batch, int64_t max_tokens);
+  void make_room(StepBatch& batch);
   void plan_decodes(StepBatch& batch);
   void plan_prefills(StepBatch& batch);
   void admit_waiting(StepBatch& batch);
@@ -46,6 +44,7 @@ class Planner {
   const EngineOptions& options_;
   KvBlocks& blocks_;
   SequenceQueues& queues_;
+  OpenPrefill& open_;
   int64_t budget_tokens_ = 0;
   int64_t budget_prompt_logits_ = 0;
 };

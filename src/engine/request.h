@@ -16,7 +16,7 @@ namespace hadal {
 class TokenConstraint {
  public:
   virtual ~TokenConstraint() = default;
-  // Sets logits of forbidden tokens to -infinity. logits: f32 [vocab_size].
+  // Sets logits of forbidden tokens to -infinity, never of all. logits: f32 [vocab_size].
   virtual void apply(float* logits, int64_t vocab_size) = 0;
   virtual void accept(int32_t token_id) = 0;
 };
@@ -39,7 +39,8 @@ struct SamplingParams {
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;
   int32_t num_logprobs = -1;         // -1: none; 0: the sampled token's only; k: the k best as well
-  int32_t num_prompt_logprobs = -1;  // the same for prompt tokens
+  int32_t num_prompt_logprobs = -1;  // the same for prompt tokens, always of the raw distribution
+  bool processed_logprobs = false;   // of the distribution that the token was drawn from, instead of the raw one
 };
 
 struct Request {
@@ -54,7 +55,7 @@ struct Request {
 
 struct TokenLogprob {
   int32_t token_id = 0;
-  float logprob = 0;  // of the raw distribution, before temperature, penalties and masks
+  float logprob = 0;  // of the raw distribution, before temperature, penalties and masks, unless processed_logprobs
   int32_t rank = 0;   // 1: the most likely
 };
 

@@ -92,6 +92,7 @@ Status check_request(const Request& request, const EngineOptions& options, int64
 Status check_options(const EngineOptions& options, const ForwardModel& model) {
   constexpr double kMaxBlocks = std::numeric_limits<int32_t>::max() - 1;
   constexpr double kMaxTokens = std::numeric_limits<int32_t>::max();
+  constexpr double kMaxMilliseconds = 1e9;
   const RangeRule rules[] = {
       {"max_model_len", static_cast<double>(options.max_model_len), 2,
        static_cast<double>(model.max_position_embeddings())},
@@ -105,6 +106,7 @@ Status check_options(const EngineOptions& options, const ForwardModel& model) {
       {"max_queued_requests", static_cast<double>(options.max_queued_requests), 0, kMaxTokens},
       {"max_chunk_tokens", static_cast<double>(options.max_chunk_tokens), 0, kMaxTokens},
       {"max_prompt_logprob_rows", static_cast<double>(options.max_prompt_logprob_rows), 1, kMaxTokens},
+      {"max_itl_ms", options.max_itl_ms, 0, kMaxMilliseconds},
       {"num_valid_tokens", static_cast<double>(options.num_valid_tokens), 0, static_cast<double>(model.vocab_size())},
   };
   HADAL_RETURN_IF_ERROR(check_ranges(rules));

@@ -35,12 +35,13 @@ Status Sampler::sample(float* logits, const SampleContext& context, TokenOutput&
   const SamplingParams& params = *context.rules.params;
   const bool applies_rules = has_rules(context.rules);
   const bool describes = params.num_logprobs >= 0;
+  const bool describes_raw = describes && !params.processed_logprobs;
   const float scale = draw_scale(params);
-  if (!scan_raw(logits, describes ? 1 : applies_rules ? 0 : scale)) return bad_logits();
+  if (!scan_raw(logits, describes_raw ? 1 : applies_rules ? 0 : scale)) return bad_logits();
 
   std::span<float> row(logits, num_valid_tokens_);
   if (applies_rules) {
-    if (describes) {
+    if (describes_raw) {
       working_.assign(row.begin(), row.end());
       row = working_;
     }
@@ -62,7 +63,13 @@ Status Sampler::sample(float* logits, const SampleContext& context, TokenOutput&
   out.token_id = is_greedy(params) ? picked_from.first_of_max() : draw(picked_from, context);
   out.logprob.reset();
   out.top_logprobs.clear();
-  if (describes) describe_raw(logits, out.token_id, params.num_logprobs, out);
+  if (describes_raw) {
+    describe_raw(logits, out.token_id, params.num_logprobs, out);
+  } else if (describes && draws_from_candidates(params)) {
+    describe_candidates(params.num_logprobs, out);
+  } else if (describes) {
+    describe_row(picked_from, row[out.token_id], params.num_logprobs, out);
+  }
   return {};
 }
 
@@ -99,9 +106,47 @@ bool Sampler::restricts(const SamplingParams& params) const {
   return params.min_p > 0 || (params.top_k > 0 && params.top_k < num_valid_tokens_);
 }
 
-// The scale of the exponentials of a whole row that the draw needs; 0: none.
+// Whether min-p, top-k or top-p leave candidates that the draw is among.
+bool Sampler::draws_from_candidates(const SamplingParams& params) const {
+  return !is_greedy(params) && (restricts(params) || params.top_p < 1);
+}
+
+// The scale of the exponentials of a whole row that the draw, or its description, needs; 0: none.
 float Sampler::draw_scale(const SamplingParams& params) const {
-  return is_greedy(params) || restricts(params) ? 0 : 1 / params.temperature;
+  if (is_greedy(params)) return params.processed_logprobs && params.num_logprobs >= 0 ? 1 : 0;
+  return restricts(params) ? 0 : 1 / params.temperature;
+}
+
+// By the row that the token was picked from, scanned with its exponentials.
+void Sampler::describe_row(LogitBlocks& row, float logit, int32_t num_logprobs, TokenOutput& out) const {
+  const double log_sum = std::log(row.exp_sum(row.max()));
+  const auto logprob_of = [&](float value) {
+    return static_cast<float>((double{value} - row.max()) * row.exp_scale() - log_sum);
+  };
+  const auto num_better = static_cast<int32_t>(row.count_better({logit, out.token_id}));
+  out.logprob = TokenLogprob{out.token_id, logprob_of(logit), num_better + 1};
+  std::vector<Candidate> top;
+  row.select_top(num_logprobs, top);
+  for (const Candidate& best : top) {
+    const int32_t rank = static_cast<int32_t>(out.top_logprobs.size()) + 1;
+    out.top_logprobs.push_back({best.token_id, logprob_of(best.value), rank});
+  }
+}
+
+// By the candidates' probabilities.
+void Sampler::describe_candidates(int32_t num_logprobs, TokenOutput& out) const {
+  std::vector<Candidate> sorted = candidates_;
+  std::sort(sorted.begin(), sorted.end(), ranks_before);
+  double total = 0;
+  for (const Candidate& candidate : sorted) total += candidate.value;
+  for (size_t i = 0; i < sorted.size(); ++i) {
+    const bool is_listed = static_cast<int64_t>(i) < num_logprobs && sorted[i].value > 0;
+    if (!is_listed && sorted[i].token_id != out.token_id) continue;
+    const auto logprob = static_cast<float>(std::log(sorted[i].value / total));
+    const TokenLogprob described{sorted[i].token_id, logprob, static_cast<int32_t>(i) + 1};
+    if (is_listed) out.top_logprobs.push_back(described);
+    if (sorted[i].token_id == out.token_id) out.logprob = described;
+  }
 }
 
 int32_t Sampler::draw(LogitBlocks& row, const SampleContext& context) {

@@ -4,7 +4,9 @@
 // temperature, min-p, top-k (all ties of the k-th stay), top-p (the smallest set that reaches the mass), draw.
 // The draw is the inverse of the cumulative distribution at sampling_noise(seed, sample index, position), summed in an
 // order fixed by the row: with equal logits and RowMath a request's tokens do not depend on the batch.
-// Log-probabilities are the log-softmax of the logits as the model gave them. Single-owner: the engine thread.
+// Log-probabilities are the log-softmax of the logits as the model gave them; with processed_logprobs those of the
+// distribution that is drawn from (greedy: after the rules), where tokens without a chance are not listed.
+// Single-owner: the engine thread.
 #pragma once
 
 #include <cstdint>
@@ -44,6 +46,9 @@ class Sampler {
  private:
   bool scan_raw(const float* logits, float exp_scale);
   float draw_scale(const SamplingParams& params) const;
+  bool draws_from_candidates(const SamplingParams& params) const;
+  void describe_row(LogitBlocks& row, float logit, int32_t num_logprobs, TokenOutput& out) const;
+  void describe_candidates(int32_t num_logprobs, TokenOutput& out) const;
   int32_t draw(LogitBlocks& row, const SampleContext& context);
   bool restricts(const SamplingParams& params) const;
   void gather_restricted(LogitBlocks& row, const SamplingParams& params);

@@ -390,6 +390,79 @@ TEST(Sampler, ConstraintMasksAndItsExceptionIsAnError) {
   EXPECT_FALSE(sample_with(setup, {1, 5, 2, 4}));
 }
 
+// A grammar that must end: token 3 only.
+class OnlyThree final : public TokenConstraint {
+ public:
+  void apply(float* logits, int64_t vocab_size) override {
+    for (int64_t id = 0; id < vocab_size; ++id) {
+      if (id != 3) logits[id] = -kInfinity;
+    }
+  }
+  void accept(int32_t) override {}
+};
+
+TEST(Sampler, AConstraintIsNeverLeftWithoutAToken) {
+  OnlyThree constraint;
+  const std::vector<float> logits = {1, 5, 2, 4};
+  SampleCase setup{.params = greedy(), .constraint = &constraint};
+  setup.params.stop_token_ids = {3};
+  setup.params.min_tokens = 5;
+  EXPECT_EQ(sample_with(setup, logits)->token_id, 3);
+  setup.params.min_tokens = 0;
+  setup.params.allowed_token_ids = {1, 2};
+  EXPECT_EQ(sample_with(setup, logits)->token_id, 3);
+  setup.params.allowed_token_ids = {};
+  setup.params.bad_words_token_ids = {{3}};
+  setup.params.logit_bias = {{3, -100.0f}, {1, 100.0f}};
+  EXPECT_EQ(sample_with(setup, logits)->token_id, 3);
+  // Where both leave something, both hold.
+  OnlyEven even;
+  setup = {.params = greedy(), .constraint = &even};
+  setup.params.allowed_token_ids = {0, 1, 3};
+  EXPECT_EQ(sample_with(setup, logits)->token_id, 0);
+}
+
+TEST(Sampler, ProcessedLogprobsAreOfTheDistributionThatIsDrawnFrom) {
+  const auto logits = random_logits(300, 4);
+  struct Row {
+    float temperature, top_p, min_p;
+    int32_t top_k;
+  };
+  for (const Row& row : {Row{0.7F, 1, 0, 0}, Row{2, 0.8F, 0, 0}, Row{1, 1, 0, 5}, Row{1.5F, 0.9F, 0.01F, 50}}) {
+    SampleCase setup;
+    setup.params.temperature = row.temperature;
+    setup.params.top_p = row.top_p;
+    setup.params.min_p = row.min_p;
+    setup.params.top_k = row.top_k;
+    setup.params.num_logprobs = 20;
+    setup.params.processed_logprobs = true;
+    const std::vector<double> expected = oracle_distribution(logits, setup.params);
+    const auto num_possible = std::count_if(expected.begin(), expected.end(), [](double p) { return p > 0; });
+    for (int position = 0; position < 20; ++position) {
+      const auto out = sample_with(setup, logits, position);
+      ASSERT_TRUE(out.has_value());
+      // As for the raw ones; probabilities of candidates are floats of relative error 2^-22.
+      EXPECT_NEAR(out->logprob->logprob, std::log(expected[out->token_id]), 0x1p-17);
+      ASSERT_EQ(out->top_logprobs.size(), static_cast<size_t>(std::min<int64_t>(20, num_possible)));
+      for (const TokenLogprob& top : out->top_logprobs) {
+        EXPECT_NEAR(top.logprob, std::log(expected[top.token_id]), 0x1p-17);
+        if (top.token_id == out->token_id) {
+          EXPECT_EQ(top.logprob, out->logprob->logprob);
+        }
+      }
+    }
+  }
+  // Greedy: after the rules, at temperature 1.
+  SampleCase setup{.params = greedy()};
+  setup.params.allowed_token_ids = {0, 1};
+  setup.params.num_logprobs = 3;
+  setup.params.processed_logprobs = true;
+  const auto out = sample_with(setup, {1, 2, 9, 9});
+  EXPECT_EQ(out->token_id, 1);
+  EXPECT_NEAR(out->logprob->logprob, -std::log1p(std::exp(-1.0)), 0x1p-17);
+  EXPECT_EQ(out->top_logprobs.size(), 2u);
+}
+
 TEST(Sampler, LogprobsAreTheRawLogSoftmax) {
   const auto logits = random_logits(5000, 21);
   double sum = 0;

@@ -19,6 +19,11 @@ inline bool runs_before(const SequenceRank& a, const SequenceRank& b) {
   return a.priority != b.priority ? a.priority < b.priority : a.arrival < b.arrival;
 }
 
+// Whether a waiting sequence that finds no room may take that of a running one (--scheduling-policy priority).
+inline bool may_displace(const SequenceRank& waiting, const SequenceRank& running) {
+  return waiting.priority < running.priority;
+}
+
 struct ChunkLimits {
   int64_t first_position = 0;
   int64_t num_remaining_tokens = 0;  // known tokens from first_position on

@@ -1,9 +1,9 @@
 #include "eval/gsm8k_data.h"
 
 #include "base/file.h"
+#include "base/python_random.h"
 #include "eval/gsm8k_score.h"
 #include "eval/jsonl.h"
-#include "eval/python_random.h"
 
 namespace hadal {
 namespace {

@@ -5,10 +5,10 @@
 #include <set>
 
 #include "base/file.h"
+#include "base/python_random.h"
 #include "eval/gsm8k_data.h"
 #include "eval/gsm8k_eval.h"
 #include "eval/gsm8k_score.h"
-#include "eval/python_random.h"
 #include "eval/transcript.h"
 #include "support/test_files.h"
 

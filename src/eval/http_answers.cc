@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "base/names.h"
-#include "eval/http_client.h"
+#include "net/http_client.h"
 #include "text/reasoning_parser.h"
 
 namespace hadal {
@@ -58,12 +58,16 @@ std::string error_text(const HttpReply& reply) {
 class HttpAnswers final : public AnswerSource {
  public:
   HttpAnswers(HttpAnswersOptions http, std::string url, Json identity, AnswerOptions options)
-      : http_(std::move(http)), url_(std::move(url)), identity_(std::move(identity)), options_(std::move(options)) {}
+      : http_(std::move(http)),
+        url_(std::move(url)),
+        identity_(std::move(identity)),
+        options_(std::move(options)),
+        client_(http_.client) {}
 
   Expected<EvalAnswer> answer(const EvalPrompt& prompt) override {
     const HttpCall call = {.method = "POST", .url = url_, .body = dump_json(body_of(prompt)), .api_key = http_.api_key};
     for (int tries = 1;; ++tries) {
-      auto reply = http_call(call, {.timeout = http_.timeout, .max_bytes = kAnswerLimits.max_bytes});
+      auto reply = client_.call(call, {.timeout = http_.timeout, .max_bytes = kAnswerLimits.max_bytes});
       const bool busy =
           reply ? reply->status == 429 || reply->status == 503 : reply.error().code == ErrorCode::kUnavailable;
       if (!busy || tries == kMaxTries) return reply ? read(*reply) : forward_error(std::move(reply));
@@ -102,11 +106,12 @@ class HttpAnswers final : public AnswerSource {
   const std::string url_;
   const Json identity_;
   const AnswerOptions options_;
+  HttpClient client_;
 };
 
 // {"id": .., "root": ..} of the model that will answer.
 Expected<Json> choose_model(const HttpAnswersOptions& http, const std::string& url) {
-  HADAL_ASSIGN_OR_RETURN(const HttpReply reply, http_call({.url = url, .api_key = http.api_key}, {}));
+  HADAL_ASSIGN_OR_RETURN(const HttpReply reply, HttpClient(http.client).call({.url = url, .api_key = http.api_key}));
   if (reply.status != 200) return make_error(ErrorCode::kUnavailable, "{}: {}", url, error_text(reply));
   const auto body = parse_json(reply.body, kAnswerLimits);
   std::vector<std::string> names;

@@ -6,16 +6,18 @@
 #include <string>
 
 #include "eval/answer_source.h"
+#include "net/http_client.h"
 
 namespace hadal {
 
 struct HttpAnswersOptions {
-  // http://HOST[:PORT]/v1, or with /completions or /chat/completions behind it.
+  // URL up to /v1 (net/url.h), or with /completions or /chat/completions behind it.
   std::string base_url;
   std::string model;                           // empty: the first that the server lists
   std::string api_key;                         // may be empty
   bool chat = false;                           // which of the two routes
   std::chrono::milliseconds timeout{600'000};  // of one answer
+  HttpClientOptions client;
 };
 
 // Asks the server which models it has. Errors: kInvalidArgument or kUnsupported (URL, unknown model), kUnavailable.

@@ -126,6 +126,17 @@ std::vector<float> run_expanded(const KernelTable& table, const Dims& d, const T
   std::memset(scratch.data(), 0xFF, scratch_bytes);
   table.attend_expanded(args, scratch.data());
   const auto padded = out.values();
+  if (table.attend_expanded_part != nullptr) {
+    ActOutput in_parts(table.act_dtype, count * out_stride);
+    ExpandedAttentionArgs part = args;
+    part.out = in_parts.data();
+    std::memset(scratch.data(), 0xFF, scratch_bytes);
+    const int64_t segments = num_attention_segments(first + count);
+    for (int64_t begin = 0, end = 1; begin < segments; begin = end, end = std::min(2 * end + 1, segments)) {
+      table.attend_expanded_part(part, begin, end, scratch.data());
+    }
+    EXPECT_TRUE(same_bits(in_parts.values(), padded)) << "in parts of 1, 2, 4, ... segments";
+  }
   std::vector<float> values;
   for (int64_t i = 0; i < count; ++i) {
     values.insert(values.end(), padded.begin() + i * out_stride, padded.begin() + i * out_stride + d.v_head_dim);

@@ -129,6 +129,11 @@ struct KernelTable {
   int64_t (*absorbed_segment_scratch_bytes)(const AbsorbedAttentionArgs&);
   void (*attend_expanded)(const ExpandedAttentionArgs&, std::byte* scratch);
   int64_t (*expanded_scratch_bytes)(const ExpandedAttentionArgs&);
+  // attend_expanded() in parts, one range of segments after the other from 0 on; the part that reaches the last segment
+  // writes args.out. Between the parts of one call the scratch must stay as it is; in every part args must be the same.
+  // Null where the table has only the whole.
+  void (*attend_expanded_part)(const ExpandedAttentionArgs&, int64_t segment_begin, int64_t segment_end,
+                               std::byte* scratch);
   // Both forms in FP8 (quant_attention.h). Scratch as above; the functions that count its bytes read dimensions, kv
   // dtype and which scales are present.
   void (*attend_quant_expanded)(const QuantExpandedArgs&, std::byte* scratch);

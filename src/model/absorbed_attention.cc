@@ -215,13 +215,14 @@ class AbsorbedBatch {
 
 }  // namespace
 
-void attend_absorbed(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv, int64_t layer_idx) {
+void attend_absorbed(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv, int64_t layer_idx,
+                     int64_t begin, int64_t end) {
   const std::span<const int32_t> rows = step.plan.absorbed_rows;
   const int64_t num_expanded = step.num_tokens - static_cast<int64_t>(rows.size());
-  for (size_t begin = 0; begin < rows.size(); begin += kAbsorbedBatchTokens) {
-    const size_t count = std::min(rows.size() - begin, static_cast<size_t>(kAbsorbedBatchTokens));
-    AbsorbedBatch(step, layer, kv, rows.subspan(begin, count), num_expanded + static_cast<int64_t>(begin), layer_idx)
-        .run();
+  for (; begin < end; begin += kAbsorbedBatchTokens) {
+    const int64_t count = std::min(end - begin, kAbsorbedBatchTokens);
+    const auto batch = rows.subspan(static_cast<size_t>(begin), static_cast<size_t>(count));
+    AbsorbedBatch(step, layer, kv, batch, num_expanded + begin, layer_idx).run();
   }
 }
 

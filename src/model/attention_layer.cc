@@ -134,27 +134,33 @@ void count_expanded(const StepContext& step, const LayerWeights& layer, const Pa
   }
 }
 
-void attend_expanded_span(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv,
-                          const ExpandedSpan& span, int64_t head_idx, std::byte* scratch) {
+ExpandedAttentionArgs expanded_args(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv,
+                                    const ExpandedSpan& span, int64_t head_idx) {
   const ModelConfig& config = step.config;
   const Workspace& ws = step.ws;
   const HeadWeights& head = layer.heads[static_cast<size_t>(head_idx)];
-  const ExpandedAttentionArgs args = {.q = ws.q_rotated.at(span.row, head_idx * config.qk_head_dim()),
-                                      .q_stride = ws.q_rotated.stride,
-                                      .num_queries = span.num_tokens,
-                                      .first_position = span.first_position,
-                                      .kv_lora_rank = config.kv_lora_rank,
-                                      .qk_nope_head_dim = config.qk_nope_head_dim,
-                                      .qk_rope_head_dim = config.qk_rope_head_dim,
-                                      .v_head_dim = config.v_head_dim,
-                                      .w_uk = &head.w_uk,
-                                      .w_uv = &head.w_uv,
-                                      .scale = static_cast<float>(step.rope.softmax_scale),
-                                      .kv = &kv,
-                                      .block_table = span.block_table,
-                                      .out = ws.attention_out.at(span.order, head_idx * config.v_head_dim),
-                                      .out_stride = ws.attention_out.stride};
+  return {.q = ws.q_rotated.at(span.row, head_idx * config.qk_head_dim()),
+          .q_stride = ws.q_rotated.stride,
+          .num_queries = span.num_tokens,
+          .first_position = span.first_position,
+          .kv_lora_rank = config.kv_lora_rank,
+          .qk_nope_head_dim = config.qk_nope_head_dim,
+          .qk_rope_head_dim = config.qk_rope_head_dim,
+          .v_head_dim = config.v_head_dim,
+          .w_uk = &head.w_uk,
+          .w_uv = &head.w_uv,
+          .scale = static_cast<float>(step.rope.softmax_scale),
+          .kv = &kv,
+          .block_table = span.block_table,
+          .out = ws.attention_out.at(span.order, head_idx * config.v_head_dim),
+          .out_stride = ws.attention_out.stride};
+}
+
+void attend_expanded_span(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv,
+                          const ExpandedSpan& span, int64_t head_idx, std::byte* scratch) {
+  const ExpandedAttentionArgs args = expanded_args(step, layer, kv, span, head_idx);
   if (quantises_prefill(*layer.quant)) {
+    const HeadWeights& head = layer.heads[static_cast<size_t>(head_idx)];
     step.kernels.attend_quant_expanded(quant_expanded_args(step.numerics, *layer.quant, head, args), scratch);
   } else {
     step.kernels.attend_expanded(args, scratch);
@@ -179,14 +185,89 @@ void attend_expanded(const StepContext& step, const LayerWeights& layer, const P
   });
 }
 
+int64_t num_segments_of(const ExpandedSpan& span) {
+  return num_attention_segments(span.first_position + span.num_tokens);
+}
+
+bool runs_in_parts(const StepContext& step, const LayerWeights& layer) {
+  return step.kernels.attend_expanded_part != nullptr && !quantises_prefill(*layer.quant);
+}
+
+// Segments [begin, end) of one wave. Worker w's scratch keeps the state of the w-th pair, whoever computes it.
+void attend_wave(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv, int64_t wave, int64_t begin,
+                 int64_t end) {
+  Workspace& ws = step.ws;
+  const NodeShares& shares = step.runner.shares();
+  const int64_t heads = step.config.num_attention_heads;
+  const auto spans = static_cast<int64_t>(step.plan.expanded.size());
+  const auto pair_of = [&](size_t worker) {  // of its node's, head by head; -1: none left
+    const int node = shares.node_of_worker[worker];
+    const int64_t first = shares.begin(heads, node) * spans, last = shares.begin(heads, node + 1) * spans;
+    const int64_t pair = first + wave * shares.num_workers_of(node) + shares.rank_in_node(static_cast<int>(worker));
+    return pair < last ? pair : -1;
+  };
+  ws.work.clear();
+  for (size_t worker = 0; worker < shares.node_of_worker.size(); ++worker) {
+    ws.work.add_on_node(pair_of(worker) >= 0 ? 1 : 0, shares.node_of_worker[worker]);
+  }
+  step.runner.run(StepPhase::kAttention, ws.work, [&](size_t worker, int64_t, int64_t, int) {
+    const int64_t pair = pair_of(worker);
+    const ExpandedSpan& span = step.plan.expanded[static_cast<size_t>(pair % spans)];
+    std::byte* scratch = ws.scratch_of(static_cast<int>(worker));
+    if (!runs_in_parts(step, layer)) return attend_expanded_span(step, layer, kv, span, pair / spans, scratch);
+    const int64_t stop = std::min(end, num_segments_of(span));
+    if (begin >= stop) return;
+    step.kernels.attend_expanded_part(expanded_args(step, layer, kv, span, pair / spans), begin, stop, scratch);
+  });
+}
+
 }  // namespace
 
-void run_attention_layer(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv, int64_t layer_idx) {
+ExpandedUnits expanded_units(const StepContext& step, const LayerWeights& layer) {
+  const NodeShares& shares = step.runner.shares();
+  const auto spans = static_cast<int64_t>(step.plan.expanded.size());
+  ExpandedUnits units;
+  for (int node = 0; node < shares.num_nodes && spans > 0; ++node) {
+    const int64_t heads = step.config.num_attention_heads;
+    const int64_t pairs = (shares.begin(heads, node + 1) - shares.begin(heads, node)) * spans;
+    const int64_t workers = shares.num_workers_of(node);
+    units.num_waves = std::max(units.num_waves, (pairs + workers - 1) / workers);
+    units.num_segments = 1;
+  }
+  if (!runs_in_parts(step, layer)) return units;
+  for (const ExpandedSpan& span : step.plan.expanded) {
+    units.num_segments = std::max(units.num_segments, num_segments_of(span));
+  }
+  return units;
+}
+
+void attend_expanded_units(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv,
+                           const ExpandedUnits& units, int64_t begin, int64_t end) {
+  if (begin == 0 && end == units.num_units()) return attend_expanded(step, layer, kv);
+  if (begin == 0) count_expanded(step, layer, kv);
+  while (begin < end) {
+    const int64_t wave = begin / units.num_segments, first = begin % units.num_segments;
+    const int64_t count = std::min(end - begin, units.num_segments - first);
+    attend_wave(step, layer, kv, wave, first, first + count);
+    begin += count;
+  }
+}
+
+void run_attention_input(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv) {
   project_down(step, layer);
   write_cache(step, layer, kv);
   make_queries(step, layer);
+}
+
+void run_attention_layer(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv, int64_t layer_idx) {
+  run_attention_input(step, layer, kv);
   attend_expanded(step, layer, kv);
-  attend_absorbed(step, layer, kv, layer_idx);
+  attend_absorbed(step, layer, kv, layer_idx, 0, static_cast<int64_t>(step.plan.absorbed_rows.size()));
+  run_attention_output(step, layer, kv, layer_idx);
+}
+
+void run_attention_output(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv,
+                          int64_t layer_idx) {
   if (step.ranges != nullptr) step.ranges->observe_attention(step, layer, kv, layer_idx);
 
   const int64_t heads = step.config.num_attention_heads;

@@ -62,15 +62,12 @@ Status DeepseekV3Model::allocate_kv(int64_t num_blocks, int64_t block_size, int6
   }
   const int64_t row_bytes = kv_row_bytes(config_, kv_dtype_);
   const int64_t layer_bytes = num_blocks * block_size * row_bytes;
-  const WorkspaceLimits limits = {.max_tokens = max_tokens_per_step,
-                                  .max_positions = std::min(num_blocks * block_size, config_.max_position_embeddings),
-                                  .num_threads = pool_->num_threads(),
-                                  .kv_dtype = kv_dtype_,
-                                  .quantises_inputs = !weights_.numerics.layers.empty()};
+  num_blocks_ = num_blocks;
+  block_size_ = block_size;
   HADAL_ASSIGN_OR_RETURN(
       kv_memory_,
       AlignedBuffer::create(static_cast<uint64_t>(layer_bytes * config_.num_hidden_layers), "the KV cache"));
-  HADAL_ASSIGN_OR_RETURN(ws_, make_workspace(config_, kernels_, limits, runner_.shares()));
+  HADAL_ASSIGN_OR_RETURN(main_, make_state(limits_for(max_tokens_per_step)));
   kv_layers_.clear();
   for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
     kv_layers_.push_back({.dtype = kv_dtype_,
@@ -80,16 +77,28 @@ Status DeepseekV3Model::allocate_kv(int64_t num_blocks, int64_t block_size, int6
                           .row_elements = config_.kv_lora_rank + config_.qk_rope_head_dim,
                           .row_bytes = row_bytes});
   }
-  const auto tokens = static_cast<size_t>(max_tokens_per_step);
-  plan_.positions.reserve(tokens);
-  plan_.block_tables.reserve(tokens);
-  plan_.expanded.reserve(tokens);
-  plan_.absorbed_rows.reserve(tokens);
-  plan_.row_of_order.reserve(tokens);
-  num_blocks_ = num_blocks;
-  block_size_ = block_size;
-  max_tokens_ = max_tokens_per_step;
   return {};
+}
+
+WorkspaceLimits DeepseekV3Model::limits_for(int64_t max_tokens) const {
+  return {.max_tokens = max_tokens,
+          .max_positions = std::min(num_blocks_ * block_size_, config_.max_position_embeddings),
+          .num_threads = pool_->num_threads(),
+          .kv_dtype = kv_dtype_,
+          .quantises_inputs = !weights_.numerics.layers.empty()};
+}
+
+Expected<DeepseekV3Model::StepState> DeepseekV3Model::make_state(const WorkspaceLimits& limits) const {
+  StepState state;
+  HADAL_ASSIGN_OR_RETURN(state.ws, make_workspace(config_, kernels_, limits, runner_.shares()));
+  const auto tokens = static_cast<size_t>(limits.max_tokens);
+  state.plan.positions.reserve(tokens);
+  state.plan.block_tables.reserve(tokens);
+  state.plan.expanded.reserve(tokens);
+  state.plan.absorbed_rows.reserve(tokens);
+  state.plan.row_of_order.reserve(tokens);
+  state.max_tokens = limits.max_tokens;
+  return state;
 }
 
 void DeepseekV3Model::fill_kv(uint64_t seed) {
@@ -109,10 +118,10 @@ void DeepseekV3Model::fill_kv(uint64_t seed) {
   });
 }
 
-Status DeepseekV3Model::check_input(const StepInput& input) const {
+Status DeepseekV3Model::check_input(const StepInput& input, int64_t max_tokens) const {
   const auto num_tokens = static_cast<int64_t>(input.token_ids.size());
-  if (num_tokens < 1 || num_tokens > max_tokens_) {
-    return make_error(ErrorCode::kInvalidArgument, "step of {} tokens: allocated are 1 to {}", num_tokens, max_tokens_);
+  if (num_tokens < 1 || num_tokens > max_tokens) {
+    return make_error(ErrorCode::kInvalidArgument, "step of {} tokens: allocated are 1 to {}", num_tokens, max_tokens);
   }
   for (const int32_t id : input.token_ids) {
     if (id < 0 || id >= config_.vocab_size) {
@@ -155,47 +164,48 @@ Status DeepseekV3Model::check_input(const StepInput& input) const {
   return {};
 }
 
-void DeepseekV3Model::plan_attention(const StepInput& input) {
-  plan_.positions.clear();
-  plan_.block_tables.clear();
-  plan_.expanded.clear();
-  plan_.absorbed_rows.clear();
-  plan_.row_of_order.clear();
+void DeepseekV3Model::plan_attention(const StepInput& input, AttentionPlan& plan) const {
+  plan.positions.clear();
+  plan.block_tables.clear();
+  plan.expanded.clear();
+  plan.absorbed_rows.clear();
+  plan.row_of_order.clear();
   for (const SequenceSpan& span : input.sequences) {
     for (int64_t i = 0; i < span.num_tokens; ++i) {
       const int64_t row = span.token_begin + i, position = span.first_position + i;
-      plan_.positions.push_back(position);
-      plan_.block_tables.push_back(span.block_table.data());
+      plan.positions.push_back(position);
+      plan.block_tables.push_back(span.block_table.data());
       if (position >= span.expanded_end) {
-        plan_.absorbed_rows.push_back(static_cast<int32_t>(row));
+        plan.absorbed_rows.push_back(static_cast<int32_t>(row));
         continue;
       }
       if (i == 0) {
-        plan_.expanded.push_back({.row = row,
-                                  .order = static_cast<int64_t>(plan_.row_of_order.size()),
-                                  .first_position = position,
-                                  .block_table = span.block_table.data()});
+        plan.expanded.push_back({.row = row,
+                                 .order = static_cast<int64_t>(plan.row_of_order.size()),
+                                 .first_position = position,
+                                 .block_table = span.block_table.data()});
       }
-      ++plan_.expanded.back().num_tokens;
-      plan_.row_of_order.push_back(static_cast<int32_t>(row));
+      ++plan.expanded.back().num_tokens;
+      plan.row_of_order.push_back(static_cast<int32_t>(row));
     }
   }
-  plan_.row_of_order.insert(plan_.row_of_order.end(), plan_.absorbed_rows.begin(), plan_.absorbed_rows.end());
+  plan.row_of_order.insert(plan.row_of_order.end(), plan.absorbed_rows.begin(), plan.absorbed_rows.end());
 }
 
-void DeepseekV3Model::embed(const StepInput& input) {
+void DeepseekV3Model::embed(const StepInput& input, StepState& state) {
   const int64_t hidden = config_.hidden_size, half_rope = config_.qk_rope_head_dim / 2;
   const auto* table = reinterpret_cast<const bf16_t*>(weights_.embed_tokens);
-  runner_.for_each(StepPhase::kEmbed, static_cast<int64_t>(input.token_ids.size()),
-                   [&](int64_t begin, int64_t end, int) {
-                     for (int64_t row = begin; row < end; ++row) {
-                       const bf16_t* from = table + input.token_ids[static_cast<size_t>(row)] * hidden;
-                       float* x = ws_.x + row * hidden;
-                       for (int64_t i = 0; i < hidden; ++i) x[i] = bf16_to_f32(from[i]);
-                       rope_cos_sin(rope_, plan_.positions[static_cast<size_t>(row)], ws_.cos + row * half_rope,
-                                    ws_.sin + row * half_rope);
-                     }
-                   });
+  const Workspace& ws = state.ws;
+  const auto num_tokens = static_cast<int64_t>(input.token_ids.size());
+  runner_.for_each(StepPhase::kEmbed, num_tokens, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      const auto row_idx = static_cast<size_t>(row);
+      const bf16_t* from = table + input.token_ids[row_idx] * hidden;
+      float* x = ws.x + row * hidden;
+      for (int64_t i = 0; i < hidden; ++i) x[i] = bf16_to_f32(from[i]);
+      rope_cos_sin(rope_, state.plan.positions[row_idx], ws.cos + row * half_rope, ws.sin + row * half_rope);
+    }
+  });
 }
 
 void DeepseekV3Model::compute_logits(const StepContext& step, std::span<const int32_t> rows, float* logits) {
@@ -204,16 +214,16 @@ void DeepseekV3Model::compute_logits(const StepContext& step, std::span<const in
   // ws.normed is free by now: rows are gathered as they are normalised.
   runner_.for_each(StepPhase::kHead, static_cast<int64_t>(rows.size()), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
-      kernels_.rms_norm({.x = ws_.x + rows[static_cast<size_t>(i)] * hidden,
+      kernels_.rms_norm({.x = step.ws.x + rows[static_cast<size_t>(i)] * hidden,
                          .weight = weights_.final_norm,
                          .dim = hidden,
                          .eps = config_.rms_norm_eps,
-                         .out = ws_.normed.at(i)});
+                         .out = step.ws.normed.at(i)});
     }
   });
   const LinearArgs head = {.w = &weights_.lm_head,
-                           .x = ws_.normed.base,
-                           .ldx = ws_.normed.stride,
+                           .x = step.ws.normed.base,
+                           .ldx = step.ws.normed.stride,
                            .num_tokens = static_cast<int64_t>(rows.size()),
                            .y = logits,
                            .ldy = config_.vocab_size,
@@ -222,39 +232,58 @@ void DeepseekV3Model::compute_logits(const StepContext& step, std::span<const in
 }
 
 void DeepseekV3Model::observe_residual(const StepContext& step, int64_t layer) const {
-  if (observer_) observer_("residual", layer, {ws_.x, DType::kF32, {step.num_tokens, config_.hidden_size}});
+  if (observer_) observer_("residual", layer, {step.ws.x, DType::kF32, {step.num_tokens, config_.hidden_size}});
 }
 
-Status DeepseekV3Model::forward(const StepInput& input, float* logits) {
-  const auto started = std::chrono::steady_clock::now();
-  HADAL_RETURN_IF_ERROR(check_input(input));
+Status DeepseekV3Model::begin_step(const StepInput& input, StepState& state) {
+  HADAL_RETURN_IF_ERROR(check_input(input, state.max_tokens));
   if (const auto caller = std::this_thread::get_id(); caller != worker_0_) {
     runner_.shares().bind_current_thread(runner_.shares().node_of_worker[0]);
     worker_0_ = caller;
   }
-  plan_attention(input);
-  embed(input);
-  const StepContext step = {.config = config_,
-                            .kernels = kernels_,
-                            .rope = rope_,
-                            .runner = runner_,
-                            .ws = ws_,
-                            .plan = plan_,
-                            .numerics = weights_.numerics,
-                            .observer = observer_,
-                            .num_tokens = static_cast<int64_t>(input.token_ids.size()),
-                            .ranges = ranges_};
-  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
-    const LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
-    add_and_normalise(step, layer.input_norm, i > 0);
-    if (i > 0) observe_residual(step, i - 1);
-    run_attention_layer(step, layer, kv_layers_[static_cast<size_t>(i)], i);
-    add_and_normalise(step, layer.post_attention_norm, true);
-    run_mlp_layer(step, layer, i);
-  }
+  plan_attention(input, state.plan);
+  embed(input, state);
+  return {};
+}
+
+StepContext DeepseekV3Model::context_of(StepState& state, const StepInput& input) {
+  return {.config = config_,
+          .kernels = kernels_,
+          .rope = rope_,
+          .runner = runner_,
+          .ws = state.ws,
+          .plan = state.plan,
+          .numerics = weights_.numerics,
+          .observer = observer_,
+          .num_tokens = static_cast<int64_t>(input.token_ids.size()),
+          .ranges = ranges_};
+}
+
+void DeepseekV3Model::run_layer(const StepContext& step, int64_t layer_idx) {
+  const LayerWeights& layer = weights_.layers[static_cast<size_t>(layer_idx)];
+  add_and_normalise(step, layer.input_norm, layer_idx > 0);
+  if (layer_idx > 0) observe_residual(step, layer_idx - 1);
+  run_attention_layer(step, layer, kv_layers_[static_cast<size_t>(layer_idx)], layer_idx);
+  add_and_normalise(step, layer.post_attention_norm, true);
+  run_mlp_layer(step, layer, layer_idx);
+}
+
+void DeepseekV3Model::run_head(const StepContext& step, std::span<const int32_t> logit_rows, float* logits) {
   add_and_normalise(step, weights_.final_norm, true);
   observe_residual(step, config_.num_hidden_layers - 1);
-  compute_logits(step, input.logit_rows, logits);
+  compute_logits(step, logit_rows, logits);
+}
+
+Status DeepseekV3Model::forward(const StepInput& input, float* logits) {
+  const auto started = std::chrono::steady_clock::now();
+  StepState& state = open_ ? between_ : main_;
+  HADAL_RETURN_IF_ERROR(begin_step(input, state));
+  if (open_ && !state.plan.expanded.empty()) {
+    return make_error(ErrorCode::kInvalidArgument, "tokens in the expanded form while a step is open");
+  }
+  const StepContext step = context_of(state, input);
+  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) run_layer(step, i);
+  run_head(step, input.logit_rows, logits);
   StepProfile& profile = runner_.profile();
   profile.wall_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   ++profile.num_steps;

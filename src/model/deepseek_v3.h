@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "base/thread_pool.h"
@@ -11,6 +12,7 @@
 #include "model/forward_model.h"
 #include "model/forward_observer.h"
 #include "model/memory_needs.h"
+#include "model/piece_map.h"
 #include "model/rope.h"
 #include "model/step_context.h"
 #include "model/weights.h"
@@ -31,13 +33,40 @@ class DeepseekV3Model final : public ForwardModel {
   Status allocate_kv(int64_t num_blocks, int64_t block_size, int64_t max_tokens_per_step) override;
   // Allocates nothing. Errors also: kInvalidArgument for input that contradicts itself or the allocated sizes.
   Status forward(const StepInput& input, float* logits) override;
+  Status prepare_pieces(int64_t max_tokens_between) override;
+  Status open_step(const StepInput& input) override;
+  int64_t num_pieces() const override { return open_ ? open_->map.num_pieces() : 0; }
+  StepPiece piece(int64_t idx) const override { return open_->map.piece(idx); }
+  Status run_pieces(int64_t count, float* logits) override;
+  void drop_step() override { open_.reset(); }
   const StepProfile& profile() const override { return runner_.profile(); }
   void fill_kv(uint64_t seed) override;
 
  private:
-  Status check_input(const StepInput& input) const;
-  void plan_attention(const StepInput& input);
-  void embed(const StepInput& input);
+  // Everything that a step in progress keeps.
+  struct StepState {
+    int64_t max_tokens = 0;
+    Workspace ws;
+    AttentionPlan plan;
+  };
+  struct OpenStep {
+    StepInput input;
+    PieceMap map;
+    int64_t next_piece = 0;
+    double wall_s = 0;
+  };
+
+  Expected<StepState> make_state(const WorkspaceLimits& limits) const;
+  WorkspaceLimits limits_for(int64_t max_tokens) const;
+  Status check_input(const StepInput& input, int64_t max_tokens) const;
+  // Checks, plans and embeds: what precedes the first layer.
+  Status begin_step(const StepInput& input, StepState& state);
+  StepContext context_of(StepState& state, const StepInput& input);
+  void plan_attention(const StepInput& input, AttentionPlan& plan) const;
+  void embed(const StepInput& input, StepState& state);
+  void run_layer(const StepContext& step, int64_t layer_idx);
+  void run_range(const StepContext& step, const PieceRange& range, float* logits);
+  void run_head(const StepContext& step, std::span<const int32_t> logit_rows, float* logits);
   void compute_logits(const StepContext& step, std::span<const int32_t> rows, float* logits);
   void observe_residual(const StepContext& step, int64_t layer) const;
 
@@ -52,11 +81,12 @@ class DeepseekV3Model final : public ForwardModel {
   const RopeParameters rope_;
 
   // Set by allocate_kv().
-  int64_t num_blocks_ = 0, block_size_ = 0, max_tokens_ = 0;
+  int64_t num_blocks_ = 0, block_size_ = 0;
   AlignedBuffer kv_memory_;
   std::vector<PagedKvView> kv_layers_;
-  Workspace ws_;
-  AttentionPlan plan_;
+  StepState main_;     // of whole steps and of the open one
+  StepState between_;  // of whole steps while one is open; set by prepare_pieces()
+  std::optional<OpenStep> open_;
   std::thread::id worker_0_;  // the thread that last called forward(), kept on its NUMA node
 };
 

@@ -27,6 +27,16 @@ struct StepInput {
   std::span<const int32_t> logit_rows;      // ascending rows of token_ids whose logits are wanted; may be empty
 };
 
+// What a piece of a step is about. Pieces of one kind take about equal time per unit of work.
+enum class PieceKind { kProjections, kExpandedAttention, kAbsorbedAttention, kMlp, kHead };
+inline constexpr size_t kNumPieceKinds = 5;
+
+// A part of a step that runs without a break.
+struct StepPiece {
+  PieceKind kind = PieceKind::kProjections;
+  double work = 0;  // > 0; comparable with work of the same kind only
+};
+
 // Single-owner: the engine thread. forward() uses the model's own thread pool inside.
 class ForwardModel {
  public:
@@ -46,12 +56,38 @@ class ForwardModel {
   // Errors: kInternal (a rank failed); the cache rows of this step are then undefined.
   virtual Status forward(const StepInput& input, float* logits) = 0;
 
-  // Sums over all steps so far.
+  // A step in pieces: steps of other sequences can run between them, and the bits are those of forward(). A model may
+  // lack this. Pieces follow from the input and the number of workers alone, so ranks that are told how many to run
+  // agree on what that means.
+  //
+  // Once, after allocate_kv(): memory for the steps that forward() runs while another one is open. Those have at most
+  // so many tokens, all in the absorbed form. Errors: kUnsupported (no pieces here), kResourceExhausted.
+  virtual Status prepare_pieces(int64_t max_tokens_between);
+  // Opens a step; none is open. What `input` points to must stay until the step is finished or dropped. Until then the
+  // step's cache rows are undefined and no other step may use the blocks they lie in. Errors: as forward().
+  virtual Status open_step(const StepInput& input);
+  // Of the open step, those that ran included.
+  virtual int64_t num_pieces() const { return 0; }
+  virtual StepPiece piece(int64_t idx) const;
+  // Runs the next `count` pieces of the open step. The last piece of all writes the logits, as forward() does, and
+  // finishes the step; `logits` is read by that one only. Errors: as forward(); the step is dropped.
+  virtual Status run_pieces(int64_t count, float* logits);
+  // Forgets the open step, if there is one.
+  virtual void drop_step() {}
+
+  // Sums over all steps so far; one that ran in pieces counts when it is finished.
   virtual const StepProfile& profile() const = 0;
 
   // For benchmarks: fills the whole cache with pseudo-random rows of unit scale, so that steps at a depth can be timed
   // without computing what precedes them.
   virtual void fill_kv(uint64_t seed) = 0;
 };
+
+inline Status ForwardModel::prepare_pieces(int64_t) {
+  return make_error(ErrorCode::kUnsupported, "this model runs its steps whole only");
+}
+inline Status ForwardModel::open_step(const StepInput&) { return prepare_pieces(0); }
+inline StepPiece ForwardModel::piece(int64_t) const { return {}; }
+inline Status ForwardModel::run_pieces(int64_t, float*) { return prepare_pieces(0); }
 
 }  // namespace hadal

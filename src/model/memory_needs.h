@@ -18,6 +18,7 @@ struct WorkspaceLimits {
   int num_threads = 1;
   DType kv_dtype = DType::kBF16;  // of the latent cache
   bool quantises_inputs = false;  // the numerics plan has layers
+  bool absorbed_only = false;     // no token of these steps is in the expanded form
 };
 
 // Bytes of activations and kernel scratch that allocate_kv() reserves beside the cache.

@@ -25,12 +25,16 @@ DownSource down_of(const MlpWeights& mlp, int64_t num_tokens, const ActRows& h, 
   return {.w = &mlp.down, .h = h.at(first_row), .ldh = h.stride, .num_tokens = num_tokens};
 }
 
-void run_dense(const StepContext& step, const LayerWeights& layer, int64_t layer_idx) {
+void run_dense_input(const StepContext& step, const LayerWeights& layer, int64_t layer_idx) {
   const MlpWeights& mlp = layer.mlp;
   const GateUpArgs gate_up =
       gate_up_of(step, mlp, normed_input(step, layer.quant->gate_up.input, 0), step.num_tokens, step.ws.mlp_h, 0);
   run_gate_ups(step, StepPhase::kDense, {&gate_up, 1});
   if (step.ranges != nullptr) step.ranges->observe_mlp(step, layer, layer_idx);
+}
+
+void run_dense_output(const StepContext& step, const LayerWeights& layer) {
+  const MlpWeights& mlp = layer.mlp;
   DownSource source = down_of(mlp, step.num_tokens, step.ws.mlp_h, 0);
   source.h_scales =
       quantise_in_place(step, layer.quant->down.input, step.ws.mlp_h, mlp.down.cols, step.ws.row_scales).scales;
@@ -115,7 +119,7 @@ ActScales expert_h_scales(const StepContext& step, const LayerQuant& quant, size
   return {};
 }
 
-void run_experts(const StepContext& step, const LayerWeights& layer, int64_t layer_idx) {
+void run_experts_input(const StepContext& step, const LayerWeights& layer, int64_t layer_idx) {
   Workspace& ws = step.ws;
   const int64_t width = step.config.moe_intermediate_size;
   const LayerQuant& quant = *layer.quant;
@@ -142,6 +146,14 @@ void run_experts(const StepContext& step, const LayerWeights& layer, int64_t lay
   }
   run_gate_ups(step, StepPhase::kExperts, ws.gate_ups);
   if (step.ranges != nullptr) step.ranges->observe_mlp(step, layer, layer_idx);
+}
+
+// As run_experts_input() left the work lists.
+void run_experts_output(const StepContext& step, const LayerWeights& layer) {
+  Workspace& ws = step.ws;
+  const int64_t width = step.config.moe_intermediate_size;
+  const int64_t shared_width = step.config.shared_intermediate_size();
+  const LayerQuant& quant = *layer.quant;
   quantise_expert_h(step, quant, width);
   if (shared_width > 0) {
     ws.down_sources.back().h_scales =
@@ -152,11 +164,20 @@ void run_experts(const StepContext& step, const LayerWeights& layer, int64_t lay
 
 }  // namespace
 
-void run_mlp_layer(const StepContext& step, const LayerWeights& layer, int64_t layer_idx) {
-  if (!layer.is_moe) return run_dense(step, layer, layer_idx);
+void run_mlp_input(const StepContext& step, const LayerWeights& layer, int64_t layer_idx) {
+  if (!layer.is_moe) return run_dense_input(step, layer, layer_idx);
   route(step, layer, layer_idx);
   group_by_expert(step);
-  run_experts(step, layer, layer_idx);
+  run_experts_input(step, layer, layer_idx);
+}
+
+void run_mlp_output(const StepContext& step, const LayerWeights& layer) {
+  return layer.is_moe ? run_experts_output(step, layer) : run_dense_output(step, layer);
+}
+
+void run_mlp_layer(const StepContext& step, const LayerWeights& layer, int64_t layer_idx) {
+  run_mlp_input(step, layer, layer_idx);
+  run_mlp_output(step, layer);
 }
 
 }  // namespace hadal

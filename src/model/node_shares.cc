@@ -12,6 +12,15 @@ int NodeShares::node_of(int64_t unit, int64_t num_units) const {
   return node;
 }
 
+int64_t NodeShares::num_workers_of(int node) const {
+  return std::count(node_of_worker.begin(), node_of_worker.end(), node);
+}
+
+int64_t NodeShares::rank_in_node(int worker_idx) const {
+  return std::count(node_of_worker.begin(), node_of_worker.begin() + worker_idx,
+                    node_of_worker[static_cast<size_t>(worker_idx)]);
+}
+
 void NodeShares::bind_current_thread(int node) const {
   if (num_nodes == 1 || cpus_of_node.empty()) return;
   cpu_set_t mask;

@@ -22,6 +22,8 @@ struct NodeShares {
   // The share of `node` among num_units consecutive units is [begin(num_units, node), begin(num_units, node + 1)).
   int64_t begin(int64_t num_units, int node) const { return num_units * node / num_nodes; }
   int node_of(int64_t unit, int64_t num_units) const;
+  int64_t num_workers_of(int node) const;
+  int64_t rank_in_node(int worker_idx) const;  // workers of the same node before this one
 };
 
 // Workers that are not pinned (pin_cpus empty) may run anywhere: one node. Worker i runs on pin_cpus[i % size].

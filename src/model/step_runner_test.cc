@@ -28,6 +28,14 @@ TEST(NodeShares, WorkersFollowTheirCores) {
   EXPECT_EQ(make_node_shares(topology, {}, 4).num_nodes, 1);  // not pinned
 }
 
+TEST(NodeShares, WorkersOfANodeAreNumbered) {
+  const NodeShares shares{.num_nodes = 2, .node_of_worker = {0, 1, 0, 0, 1}};
+  EXPECT_EQ(shares.num_workers_of(0), 3);
+  EXPECT_EQ(shares.num_workers_of(1), 2);
+  const int64_t ranks[] = {0, 0, 1, 2, 1};
+  for (int worker = 0; worker < 5; ++worker) EXPECT_EQ(shares.rank_in_node(worker), ranks[worker]);
+}
+
 TEST(NodeShares, EveryUnitBelongsToTheShareThatHoldsIt) {
   for (const int nodes : {1, 2, 3, 8}) {
     const NodeShares shares{.num_nodes = nodes, .node_of_worker = {0}};

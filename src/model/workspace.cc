@@ -33,13 +33,16 @@ int64_t scratch_bytes(const ModelConfig& config, const KernelTable& kernels, con
   const PackedMatrix matrix = {.rows = config.hidden_size, .cols = kMaxLeaves};
   const std::array<DownSource, 1> source = {DownSource{.w = &matrix, .num_tokens = limits.max_tokens}};
   const DownArgs down = {.sources = source, .num_leaves = kMaxLeaves, .num_tokens = limits.max_tokens};
-  int64_t quantised = 0;
+  const AbsorbedAttentionArgs absorbed = largest_absorbed(config, limits, kv);
+  int64_t most = std::max(absorbed_scratch_bytes(kernels, absorbed), kernels.down_scratch_bytes(down));
+  if (!limits.absorbed_only) most = std::max(most, kernels.expanded_scratch_bytes(expanded));
   if (limits.quantises_inputs) {
-    quantised = std::max(kernels.quant_expanded_scratch_bytes({.base = expanded, .sdpa = SdpaScales{}}),
-                         kernels.quant_absorbed_scratch_bytes({.base = largest_absorbed(config, limits, kv)}));
+    most = std::max(most, kernels.quant_absorbed_scratch_bytes({.base = absorbed}));
+    if (!limits.absorbed_only) {
+      most = std::max(most, kernels.quant_expanded_scratch_bytes({.base = expanded, .sdpa = SdpaScales{}}));
+    }
   }
-  return align(std::max({quantised, absorbed_scratch_bytes(kernels, largest_absorbed(config, limits, kv)),
-                         kernels.expanded_scratch_bytes(expanded), kernels.down_scratch_bytes(down)}));
+  return align(most);
 }
 
 class Carver {
@@ -137,7 +140,7 @@ Expected<Workspace> make_workspace(const ModelConfig& config, const KernelTable&
   ws.down_sources.reserve(experts + 1);
   const size_t linears = static_cast<size_t>(std::max<int64_t>(config.num_attention_heads, 2));
   ws.linears.reserve(linears);
-  ws.work.reserve(std::max(experts + 1, linears), shares);
+  ws.work.reserve(std::max({experts + 1, linears, static_cast<size_t>(limits.num_threads)}), shares);
   return ws;
 }
 

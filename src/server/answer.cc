@@ -35,19 +35,21 @@ void Answer::respond(HttpResponse response) {
   context_.exchange->respond(std::move(response));
 }
 
-void Answer::send_event(const std::string& json) {
+void Answer::send_event(const std::string& json, std::string_view name) {
   if (!stream_started_) {
     stream_started_ = true;
     context_.exchange->start_stream(
         {.content_type = "text/event-stream; charset=utf-8",
          .headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}, request_id_header()}});
   }
-  context_.exchange->write("data: " + json + "\n\n");
+  const std::string event_line = name.empty() ? "" : fmt::format("event: {}\n", name);
+  context_.exchange->write(event_line + "data: " + json + "\n\n");
 }
 
-void Answer::send_chunk(Json choice, const Usage& usage, bool null_usage) {
+void Answer::send_chunk(Json choice, const Usage& usage, bool null_usage, const Json& extras) {
   Json chunk = head_json(chunk_object());
   chunk["choices"] = Json::array({std::move(choice)});
+  for (const auto& [name, value] : extras.items()) chunk[name] = value;
   if (params().continuous_usage_stats) {
     chunk["usage"] = usage_json(usage);
   } else if (null_usage) {
@@ -63,24 +65,32 @@ void Answer::finish(const Usage& usage) {
     respond(json_response(body(detailed)));
     return;
   }
+  end_stream(detailed);
+  context_.exchange->finish();
+}
+
+void Answer::end_stream(const Usage& usage) {
   if (params().include_usage) {
     Json chunk = head_json(chunk_object());
     chunk["choices"] = Json::array();
-    chunk["usage"] = usage_json(detailed);
+    chunk["usage"] = usage_json(usage);
     send_event(dump_json(chunk));
   }
   send_event("[DONE]");
-  context_.exchange->finish();
 }
 
 void Answer::fail(const ApiError& error) {
   if (!stream_started_) {
-    respond(api_error_response(error));
+    respond(error_response(error));
     return;
   }
+  end_stream_with(error);
+  context_.exchange->finish();
+}
+
+void Answer::end_stream_with(const ApiError& error) {
   send_event(dump_json(api_error_body(error)));
   send_event("[DONE]");
-  context_.exchange->finish();
 }
 
 }  // namespace hadal

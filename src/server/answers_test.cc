@@ -111,7 +111,9 @@ TEST(Answers, IdPromptsAreVerbatimAndTextGetsOneBos) {
 }
 
 TEST(Answers, SamplingReachesTheEngine) {
-  const TestServer s("x");
+  ServerOptions options;
+  options.priority_scheduling = true;
+  const TestServer s("x", options);
   s.post("/v1/completions", R"({"prompt":"a","temperature":0.5,"seed":7,"stop_token_ids":[65],"bad_words":["no"],
                                "priority":2,"cache_salt":"z"})");
   s.post("/v1/completions", R"({"prompt":"a","ignore_eos":true})");
@@ -203,6 +205,57 @@ TEST(Answers, CompletionLogprobs) {
             R"("top_logprobs":[null,{"x":-0.5},{"y":-0.5},{"a":-0.125},{"b":-0.25}]})");
 }
 
+TEST(Answers, StopReasonOfEosIsNullAndOfOtherEndsTheId) {
+  const auto reason = [](const std::string& fields) {
+    const TestServer s("ab");
+    return s.post("/v1/completions", R"({"prompt":"x",)" + fields + "}").json()["choices"][0]["stop_reason"];
+  };
+  EXPECT_TRUE(reason(R"("max_tokens":9)").is_null());
+  EXPECT_TRUE(reason(R"("stop_token_ids":[257])").is_null());
+  EXPECT_EQ(reason(R"("stop_token_ids":[257],"ignore_eos":true)"), 257);
+  EXPECT_EQ(reason(R"("stop_token_ids":[98])"), 98);
+}
+
+TEST(Answers, MaxTokensOverTheContextIsRefusedOrCut) {
+  const std::string body = R"({"prompt":"x","max_tokens":100000})";
+  expect_error(TestServer("hello").post("/v1/completions", body), 400, "maximum context length is 512 tokens");
+  ServerOptions options;
+  options.clamp_max_tokens = true;
+  const TestServer s("hello", options);
+  EXPECT_EQ(s.post("/v1/completions", body).json()["choices"][0]["text"], "hello");
+  EXPECT_EQ(s.engine->seen().at(0).sampling.max_tokens, 510);  // BOS and "x" are there already
+}
+
+TEST(Answers, UsageIsForcedOnStreams) {
+  ServerOptions options;
+  options.force_include_usage = true;
+  const TestServer s("hi", options);
+  const auto events = s.post("/v1/completions", R"({"prompt":"x","stream":true})").events();
+  EXPECT_EQ(parse_json(events.at(events.size() - 2)).value()["usage"]["completion_tokens"], 3);
+}
+
+TEST(Answers, ReasoningFieldAndTemplateDefaultsFollowTheServer) {
+  ServerOptions options;
+  options.reasoning_field = "reasoning";
+  options.default_chat_template_kwargs = {{"thinking", true}};
+  const TestServer s("hm</think>x", options);
+  const std::string body = std::string(kHello) + R"(,"max_tokens":50)";
+  const Json message = s.post("/v1/chat/completions", "{" + body + "}").json()["choices"][0]["message"];
+  EXPECT_EQ(message["reasoning"], "hm");
+  EXPECT_FALSE(message.contains("reasoning_content"));
+  EXPECT_EQ(message["content"], "x");
+  const auto events = s.post("/v1/chat/completions", "{" + body + R"(,"stream":true})").events();
+  EXPECT_EQ(joined(events, "/choices/0/delta/reasoning"), "hm");
+  EXPECT_EQ(joined(events, "/choices/0/delta/reasoning_content"), "");
+  // The request's own words win.
+  for (const char* fields : {R"("chat_template_kwargs":{"thinking":false})",
+                             R"("chat_template_kwargs":{"enable_thinking":false})", R"("reasoning_effort":"none")"}) {
+    s.post("/v1/chat/completions", "{" + body + "," + fields + "}");
+    const std::string prompt = test_tokenizer()->decode(s.engine->seen().back().prompt_ids, false);
+    EXPECT_TRUE(prompt.ends_with("[assistant]")) << fields << prompt;
+  }
+}
+
 TEST(Answers, Echo) {
   const TestServer s("ab");
   Json reply = s.post("/v1/completions", R"({"prompt":"xy","max_tokens":1,"echo":true})").json();
@@ -229,6 +282,14 @@ TEST(Answers, TokenIdsWhenAskedFor) {
   const Json choice = s.post("/v1/completions", R"({"prompt":[120],"return_token_ids":true})").json()["choices"][0];
   EXPECT_EQ(dump_json(choice["token_ids"]), "[97,98,257]");
   EXPECT_EQ(dump_json(choice["prompt_token_ids"]), "[120]");
+  const std::string body = std::string("{") + kHello + R"(,"return_token_ids":true,"stream":)";
+  const Json chat = s.post("/v1/chat/completions", body + "false}").json();
+  EXPECT_EQ(dump_json(chat["choices"][0]["token_ids"]), "[97,98,257]");
+  EXPECT_EQ(chat["prompt_token_ids"].size(), 20u);
+  const auto events = s.post("/v1/chat/completions", body + "true}").events();
+  EXPECT_EQ(parse_json(events[0]).value()["prompt_token_ids"], chat["prompt_token_ids"]);
+  EXPECT_FALSE(parse_json(events[1]).value().contains("prompt_token_ids"));
+  EXPECT_EQ(dump_json(parse_json(events[1]).value()["choices"][0]["token_ids"]), "[97]");
 }
 
 TEST(Answers, ChatBodyByteForByte) {

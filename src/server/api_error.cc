@@ -32,6 +32,8 @@ const char* api_error_type(int status) {
       return "InternalServerError";
     case 503:
       return "overloaded_error";
+    case 504:
+      return "timeout_error";
     default:
       return "BadRequestError";
   }

@@ -1,36 +1,36 @@
 // The answer of /v1/chat/completions.
 #include "server/answer.h"
 #include "server/logprobs_json.h"
-#include "text/reasoning_parser.h"
 
 namespace hadal {
 namespace {
 
+using Kind = ChatEvent::Kind;
+
+constexpr const char* kReasoningFields[] = {"reasoning_content", "reasoning"};
+
 class ChatAnswer : public Answer {
  public:
-  ChatAnswer(AnswerContext context, ChatAnswerOptions options, ReasoningMode mode)
-      : Answer(std::move(context)), options_(std::move(options)) {
-    for (size_t i = 0; i < num_choices(); ++i) {
-      choices_.push_back({.parser = ReasoningParser(prompt_of(i).text, {.mode = mode, .ending_markers = {}})});
-    }
+  ChatAnswer(AnswerContext context, ChatAnswerOptions options, std::vector<std::unique_ptr<ChatTextSplitter>> splitters)
+      : Answer(std::move(context)), options_(std::move(options)), choices_(splitters.size()) {
+    for (size_t i = 0; i < splitters.size(); ++i) choices_[i].splitter = std::move(splitters[i]);
   }
 
   void on_delta(size_t index, ChoiceDelta&& delta, const Usage& usage) override {
     Choice& choice = choices_[index];
-    ReasoningDelta split = choice.parser.push(delta.text);
-    if (choice.parser.in_reasoning()) choice.num_reasoning_tokens += static_cast<int64_t>(delta.tokens.size());
+    std::vector<ChatEvent> events = choice.splitter->push(delta.text);
+    if (choice.splitter->in_reasoning()) choice.num_reasoning_tokens += static_cast<int64_t>(delta.tokens.size());
     const bool finished = delta.finish_reason != FinishReason::kNone;
     if (finished) {
-      ReasoningDelta rest = choice.parser.flush();
-      split.reasoning += rest.reasoning;
-      split.content += rest.content;
-      choice.finish_reason = delta.finish_reason;
+      for (ChatEvent& event : choice.splitter->flush()) events.push_back(std::move(event));
+    }
+    count_calls(events, &choice);
+    if (finished) {
+      choice.finish_reason = finish_reason(choice, delta.finish_reason);
       choice.stop_reason = std::move(delta.stop_reason);
     }
-    if (!options_.include_reasoning) split.reasoning.clear();
-    if (params().stream) return stream_delta(index, delta, split, usage);
-    choice.reasoning += split.reasoning;
-    choice.content += split.content;
+    if (params().stream) return stream_delta(index, delta, std::move(events), usage);
+    for (ChatEvent& event : events) keep(std::move(event), &choice);
     if (params().return_token_ids) append_ids(delta, &choice.token_ids);
     append_logprobs(delta, &choice.logprobs);
     if (index == 0 && delta.is_first && params().sampling.num_prompt_logprobs >= 0) {
@@ -48,6 +48,7 @@ class ChatAnswer : public Answer {
     response["choices"] = std::move(list);
     response["usage"] = usage_json(usage);
     response["prompt_logprobs"] = std::move(prompt_logprobs_);
+    if (params().return_token_ids) response["prompt_token_ids"] = prompt_of(0).ids;
     return response;
   }
 
@@ -55,23 +56,70 @@ class ChatAnswer : public Answer {
     bool any = false;
     int64_t total = 0;
     for (const Choice& choice : choices_) {
-      any = any || choice.parser.saw_reasoning();
+      any = any || choice.splitter->saw_reasoning();
       total += choice.num_reasoning_tokens;
     }
     if (any) usage->num_reasoning_tokens = total;
   }
 
  private:
+  struct Call {
+    std::string id;
+    std::string name;
+    std::string arguments;
+  };
   struct Choice {
-    ReasoningParser parser;
+    std::unique_ptr<ChatTextSplitter> splitter;
+    int64_t num_whole_calls = 0;
+    bool ends_with_call = false;  // a whole one, and nothing behind it
     std::string reasoning;
     std::string content;
+    std::vector<Call> calls;
     Json logprobs = Json::array();
     Json token_ids = Json::array();
     int64_t num_reasoning_tokens = 0;
-    FinishReason finish_reason = FinishReason::kNone;
+    Json finish_reason;
     Json stop_reason;
   };
+
+  static void count_calls(const std::vector<ChatEvent>& events, Choice* choice) {
+    for (const ChatEvent& event : events) {
+      if (event.kind == Kind::kCallEnd) ++choice->num_whole_calls;
+      choice->ends_with_call = event.kind == Kind::kCallEnd;
+    }
+  }
+
+  // A named tool leaves the engine's reason, as does a call that the answer's length cut (what follows a whole call and
+  // is no call is not told).
+  Json finish_reason(const Choice& choice, FinishReason reason) const {
+    const bool has_calls = choice.num_whole_calls > 0 && options_.text.calls != ChatTextOptions::Calls::kNamed;
+    const bool was_cut = reason == FinishReason::kLength && !choice.ends_with_call;
+    const bool is_normal = reason == FinishReason::kStop || reason == FinishReason::kLength;
+    return has_calls && is_normal && !was_cut ? Json("tool_calls") : finish_reason_json(reason);
+  }
+
+  void keep(ChatEvent&& event, Choice* choice) const {
+    switch (event.kind) {
+      case Kind::kReasoning:
+        if (options_.include_reasoning) choice->reasoning += event.text;
+        break;
+      case Kind::kContent:
+        choice->content += event.text;
+        break;
+      case Kind::kCallBegin:
+        choice->calls.push_back({std::move(event.call_id), std::move(event.call_name), {}});
+        break;
+      case Kind::kCallArguments:
+        choice->calls.back().arguments += event.text;
+        break;
+      case Kind::kCallEnd:
+        break;
+      case Kind::kCallBroken:
+        choice->calls.pop_back();
+        choice->content += event.text;
+        break;
+    }
+  }
 
   bool wants_logprobs() const { return params().sampling.num_logprobs >= 0; }
 
@@ -91,25 +139,41 @@ class ChatAnswer : public Answer {
     return {{"content", std::move(list)}, {"refusal", nullptr}};
   }
 
-  Json choice_json(size_t index, Choice* choice) const {
-    const bool has_reasoning = choice->parser.saw_reasoning() && options_.include_reasoning;
-    const Json reasoning = has_reasoning ? Json(std::move(choice->reasoning)) : Json(nullptr);
-    const std::string content = options_.echo_text + choice->content;
-    const bool null_content = content.empty() && choice->parser.saw_reasoning();
-    Json entry = {{"index", index},
-                  {"message",
-                   {{"role", options_.role},
-                    {"reasoning_content", reasoning},
-                    {"reasoning", reasoning},
-                    {"content", null_content ? Json(nullptr) : Json(content)},
-                    {"refusal", nullptr}}},
-                  {"logprobs", logprobs_json(std::move(choice->logprobs))},
-                  {"finish_reason", finish_reason_json(choice->finish_reason)},
-                  {"stop_reason", std::move(choice->stop_reason)}};
-    if (params().return_token_ids) {
-      entry["token_ids"] = std::move(choice->token_ids);
-      entry["prompt_token_ids"] = prompt_of(index).ids;
+  bool tells_reasoning_as(const char* name) const {
+    return options_.reasoning_field == "both" || options_.reasoning_field == name;
+  }
+
+  void add_reasoning(const std::string& text, Json* delta) const {
+    for (const char* name : kReasoningFields) {
+      if (tells_reasoning_as(name)) (*delta)[name] = delta->value(name, "") + text;
     }
+  }
+
+  Json message_json(const Choice& choice) const {
+    Json message = {{"role", options_.role}};
+    const bool has_reasoning = choice.splitter->saw_reasoning() && options_.include_reasoning;
+    for (const char* name : kReasoningFields) {
+      if (tells_reasoning_as(name)) message[name] = has_reasoning ? Json(choice.reasoning) : Json(nullptr);
+    }
+    const std::string content = options_.echo_text + choice.content;
+    const bool is_named = options_.text.calls == ChatTextOptions::Calls::kNamed;
+    const bool may_be_null = choice.splitter->saw_reasoning() || !choice.calls.empty();
+    message["content"] = content.empty() && may_be_null && !is_named ? Json(nullptr) : Json(content);
+    message["refusal"] = nullptr;
+    for (const Call& call : choice.calls) {
+      message["tool_calls"].push_back(
+          {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
+    }
+    return message;
+  }
+
+  Json choice_json(size_t index, Choice* choice) const {
+    Json entry = {{"index", index},
+                  {"message", message_json(*choice)},
+                  {"logprobs", logprobs_json(std::move(choice->logprobs))},
+                  {"finish_reason", std::move(choice->finish_reason)},
+                  {"stop_reason", std::move(choice->stop_reason)}};
+    if (params().return_token_ids) entry["token_ids"] = std::move(choice->token_ids);
     return entry;
   }
 
@@ -117,29 +181,62 @@ class ChatAnswer : public Answer {
     return {{"index", index}, {"delta", std::move(delta)}, {"logprobs", nullptr}, {"finish_reason", nullptr}};
   }
 
-  void stream_delta(size_t index, const ChoiceDelta& delta, const ReasoningDelta& split, const Usage& usage) {
-    if (delta.is_first) {
-      Usage before = usage;
-      before.num_completion_tokens = 0;
-      send_chunk(chunk_choice(index, {{"role", options_.role}, {"content", ""}}), before, false);
-      if (!options_.echo_text.empty()) {
-        send_chunk(chunk_choice(index, {{"content", options_.echo_text}}), before, false);
+  // The deltas of one step: one, unless a call's beginning and arguments come together, since clients expect the
+  // beginning alone.
+  std::vector<Json> deltas_of(std::vector<ChatEvent>&& events) const {
+    std::vector<Json> deltas = {Json::object()};
+    for (ChatEvent& event : events) {
+      Json& delta = deltas.back();
+      switch (event.kind) {
+        case Kind::kReasoning:
+          if (options_.include_reasoning) add_reasoning(event.text, &delta);
+          break;
+        case Kind::kContent:
+          delta["content"] = delta.value("content", "") + event.text;
+          break;
+        case Kind::kCallBegin:
+          delta["tool_calls"].push_back({{"index", event.call_index},
+                                         {"id", std::move(event.call_id)},
+                                         {"type", "function"},
+                                         {"function", {{"name", std::move(event.call_name)}, {"arguments", ""}}}});
+          deltas.push_back(Json::object());
+          break;
+        case Kind::kCallArguments:
+          delta["tool_calls"].push_back({{"index", event.call_index}, {"function", {{"arguments", event.text}}}});
+          deltas.push_back(Json::object());
+          break;
+        case Kind::kCallEnd:
+        case Kind::kCallBroken:
+          break;
       }
     }
+    if (deltas.size() > 1 && deltas.back().empty()) deltas.pop_back();
+    return deltas;
+  }
+
+  void stream_first(size_t index, const Usage& usage) {
+    Usage before = usage;
+    before.num_completion_tokens = 0;
+    Json extras = Json::object();
+    if (params().return_token_ids) extras["prompt_token_ids"] = prompt_of(index).ids;
+    send_chunk(chunk_choice(index, {{"role", options_.role}, {"content", ""}}), before, false, extras);
+    if (options_.echo_text.empty()) return;
+    send_chunk(chunk_choice(index, {{"content", options_.echo_text}}), before, false);
+  }
+
+  void stream_delta(size_t index, const ChoiceDelta& delta, std::vector<ChatEvent>&& events, const Usage& usage) {
+    if (delta.is_first) stream_first(index, usage);
     const bool finished = delta.finish_reason != FinishReason::kNone;
-    Json fields = Json::object();
-    if (!split.reasoning.empty()) {
-      fields["reasoning_content"] = split.reasoning;
-      fields["reasoning"] = split.reasoning;
-    }
-    if (!split.content.empty()) fields["content"] = split.content;
-    if (fields.empty() && !finished && !wants_logprobs() && !params().return_token_ids) return;
-    Json choice = chunk_choice(index, std::move(fields));
+    std::vector<Json> deltas = deltas_of(std::move(events));
+    const bool is_empty = deltas.size() == 1 && deltas.front().empty();
+    if (is_empty && !finished && !wants_logprobs() && !params().return_token_ids) return;
+    for (size_t i = 0; i + 1 < deltas.size(); ++i) send_chunk(chunk_choice(index, std::move(deltas[i])), usage, false);
+    Json choice = chunk_choice(index, std::move(deltas.back()));
     Json logprobs = Json::array();
     append_logprobs(delta, &logprobs);
     choice["logprobs"] = logprobs_json(std::move(logprobs));
     if (finished) {
-      choice["finish_reason"] = finish_reason_json(delta.finish_reason);
+      choice["finish_reason"] = choices_[index].finish_reason;
       choice["stop_reason"] = choices_[index].stop_reason;
     }
     if (params().return_token_ids) {
@@ -157,9 +254,15 @@ class ChatAnswer : public Answer {
 }  // namespace
 
 ApiExpected<std::unique_ptr<Answer>> make_chat_answer(AnswerContext context, ChatAnswerOptions options) {
-  const auto mode = reasoning_mode(options.reasoning_parser, options.thinking);
-  if (!mode) return tl::unexpected(to_api_error(mode.error()));
-  return std::make_unique<ChatAnswer>(std::move(context), std::move(options), *mode);
+  std::vector<std::unique_ptr<ChatTextSplitter>> splitters;
+  for (const PreparedPrompt& prompt : context.prompts) {
+    for (int64_t sample = 0; sample < context.params.n; ++sample) {
+      auto splitter = ChatTextSplitter::make(options.text, prompt.text);
+      if (!splitter) return tl::unexpected(splitter.error());
+      splitters.push_back(std::move(*splitter));
+    }
+  }
+  return std::make_unique<ChatAnswer>(std::move(context), std::move(options), std::move(splitters));
 }
 
 }  // namespace hadal

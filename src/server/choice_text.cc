@@ -15,9 +15,9 @@ std::span<const int32_t> tail_of(std::span<const int32_t> ids) {
 }  // namespace
 
 ChoiceText::ChoiceText(const Tokenizer& tokenizer, const GenerationParams& params, std::span<const int32_t> prompt_ids)
-    : detokenizer_(tokenizer, params.skip_special_tokens, tail_of(prompt_ids)),
+    : detokenizer_(tokenizer, params.skip_special_tokens, tail_of(prompt_ids), params.shown_special_ids),
       stop_matcher_(params.stop, params.include_stop_str_in_output),
-      stop_token_ids_(params.sampling.stop_token_ids),
+      eos_token_id_(params.sampling.ignore_eos ? -1 : tokenizer.eos_token_id().value_or(-1)),
       include_stop_(params.include_stop_str_in_output),
       min_tokens_(params.sampling.min_tokens) {}
 
@@ -52,10 +52,7 @@ ChoiceDelta ChoiceText::push(RequestOutput&& output) {
   if (delta.finish_reason != FinishReason::kNone) return delta;
   delta.text += stop_matcher_.flush();
   delta.finish_reason = output.finish_reason;
-  const auto& ids = stop_token_ids_;
-  if (by_token && std::find(ids.begin(), ids.end(), output.stop_token_id) != ids.end()) {
-    delta.stop_reason = output.stop_token_id;
-  }
+  if (by_token && output.stop_token_id != eos_token_id_) delta.stop_reason = output.stop_token_id;
   return delta;
 }
 

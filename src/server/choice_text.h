@@ -21,7 +21,7 @@ struct ChoiceDelta {
   std::vector<TokenOutput> prompt_tokens;  // with the first output, when prompt logprobs were asked for
   bool is_first = false;
   FinishReason finish_reason = FinishReason::kNone;
-  Json stop_reason;   // the stop string or the user's stop id that ended it, else null
+  Json stop_reason;   // the stop string or stop id that ended it; null for the tokenizer's EOS
   std::string error;  // kError
 };
 
@@ -41,7 +41,7 @@ class ChoiceText {
 
   StreamingDetokenizer detokenizer_;
   StopMatcher stop_matcher_;
-  const std::vector<int32_t> stop_token_ids_;  // the user's
+  const int32_t eos_token_id_;  // ends an answer without a reason; -1: none does
   const bool include_stop_;
   const int64_t min_tokens_;
   int64_t num_tokens_ = 0;

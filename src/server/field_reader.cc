@@ -1,5 +1,6 @@
 #include "server/field_reader.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/utf8.h"
@@ -47,8 +48,18 @@ FieldReader::FieldReader(const Json& object) : object_(object) {
 
 const Json* FieldReader::find(const char* name) const {
   if (!object_.is_object()) return nullptr;
+  asked_.push_back(name);
   const auto found = object_.find(name);
   return found == object_.end() || found->is_null() ? nullptr : &*found;
+}
+
+std::vector<std::string> FieldReader::unread_fields() const {
+  std::vector<std::string> unread;
+  if (!object_.is_object()) return unread;
+  for (const auto& [name, value] : object_.items()) {
+    if (std::find(asked_.begin(), asked_.end(), name) == asked_.end()) unread.push_back(name);
+  }
+  return unread;
 }
 
 void FieldReader::fail(ApiError error) {

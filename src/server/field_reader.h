@@ -1,11 +1,13 @@
 // Typed reading of a request's JSON object. Absent and null are the same and leave the target alone; the first wrong
-// field is kept as the error, later reads go on harmlessly. Fields nobody reads are ignored, as clients expect.
+// field is kept as the error, later reads go on harmlessly. Fields nobody reads are ignored, as clients expect, and can
+// be told.
 #pragma once
 
 #include <cstdint>
 #include <limits>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/json.h"
@@ -38,12 +40,16 @@ class FieldReader {
   // Token ids: integers from 0 to 2^31 - 1.
   void token_ids(const char* name, size_t max_items, std::vector<int32_t>* out);
 
+  // Fields of the object that nobody has asked for so far.
+  std::vector<std::string> unread_fields() const;
+
   void fail(ApiError error);
   const std::optional<ApiError>& error() const { return error_; }
 
  private:
   const Json& object_;
   std::optional<ApiError> error_;
+  mutable std::vector<std::string_view> asked_;  // names given to find()
 };
 
 // An integer within int64, given as such or as 5.0.

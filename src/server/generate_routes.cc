@@ -1,21 +1,9 @@
-#include <ctime>
-
+#include "server/chat_start.h"
 #include "server/generation.h"
 #include "server/routes.h"
 
 namespace hadal {
 namespace {
-
-AnswerHead make_head(const RouteCall& call, const char* prefix, const GenerationParams& params) {
-  const HttpRequest& request = call.exchange->request();
-  std::string id(request.header("X-Request-Id"));
-  if (id.empty()) id = params.request_id;
-  if (id.empty()) id = std::string(request.header(kMadeRequestId));
-  return {.id = prefix + id,
-          .request_id = id,
-          .model = params.model.empty() ? call.state->options.served_model_names.front() : params.model,
-          .created = static_cast<int64_t>(std::time(nullptr))};
-}
 
 // Everything of a completion request up to the engine. Errors are the client's answer.
 ApiExpected<void> start_completion(const RouteCall& call) {
@@ -26,10 +14,14 @@ ApiExpected<void> start_completion(const RouteCall& call) {
   if (!request) return tl::unexpected(request.error());
   GenerationParams& params = request->params;
   if (const auto error = unknown_model(call, params.model)) return tl::unexpected(*error);
+  tell_unknown_fields(params);
   if (params.echo && params.sampling.num_logprobs >= 0) {
     params.sampling.num_prompt_logprobs = std::max(params.sampling.num_prompt_logprobs, params.sampling.num_logprobs);
   }
-  AnswerContext context{call.exchange, call.serving, make_head(call, "cmpl-", params), params, {}};
+  auto grammar = compile_structured_output(params.structured_output);
+  if (!grammar) return tl::unexpected(grammar.error());
+  AnswerContext context{call.exchange, call.serving, make_head(call, "cmpl-", params), params, {}, nullptr};
+  context.constraint = make_constraint_plan(call, std::move(*grammar));
   std::vector<SamplingParams> sampling;
   for (const PromptInput& input : request->prompts) {
     auto prompt = prepare_prompt(serving, input, params);
@@ -50,31 +42,22 @@ std::string echo_text(const ChatRequest& request, const RenderedConversation& re
   return last.value("role", "") == role ? rendered.final_message : "";
 }
 
-ApiExpected<void> start_chat(const RouteCall& call) {
-  const ServingContext& serving = *call.serving;
-  const ServerOptions& options = call.state->options;
+ApiExpected<std::unique_ptr<Answer>> chat_answer(const ServerOptions& options, AnswerContext context,
+                                                 const PreparedChat& chat) {
+  const auto& role = options.response_role;
+  return make_chat_answer(std::move(context), {.role = role,
+                                               .text = chat.text,
+                                               .include_reasoning = chat.request.include_reasoning,
+                                               .reasoning_field = options.reasoning_field,
+                                               .echo_text = echo_text(chat.request, chat.rendered, role)});
+}
+
+ApiExpected<void> start_chat_completion(const RouteCall& call) {
   const auto body = parse_body(call.exchange->request().body);
   if (!body) return tl::unexpected(body.error());
-  auto request = parse_chat_request(*body, call.state->protocol_options(serving));
-  if (!request) return tl::unexpected(request.error());
-  const GenerationParams& params = request->params;
-  if (const auto error = unknown_model(call, params.model)) return tl::unexpected(*error);
-  auto rendered = render_conversation(serving, request->conversation);
-  if (!rendered) return tl::unexpected(rendered.error());
-  auto prompt = prepare_prompt(serving, {.text = rendered->text}, params);
-  if (!prompt) return tl::unexpected(prompt.error());
-  auto sampling = complete_sampling(serving, params, static_cast<int64_t>(prompt->ids.size()));
-  if (!sampling) return tl::unexpected(sampling.error());
-  prompt->text = rendered->text;
-  auto answer = make_chat_answer({call.exchange, call.serving, make_head(call, "chatcmpl-", params), params, {*prompt}},
-                                 {.role = options.response_role,
-                                  .reasoning_parser = options.reasoning_parser,
-                                  .thinking = rendered->thinking,
-                                  .include_reasoning = request->include_reasoning,
-                                  .echo_text = echo_text(*request, *rendered, options.response_role)});
-  if (!answer) return tl::unexpected(answer.error());
-  std::make_shared<Generation>(call.state, std::move(*answer), std::vector{std::move(*sampling)})->start();
-  return {};
+  return start_chat(call, *body, "chatcmpl-", [&](AnswerContext context, const PreparedChat& chat) {
+    return chat_answer(call.state->options, std::move(context), chat);
+  });
 }
 
 void answer_error(const RouteCall& call, const ApiExpected<void>& started) {
@@ -84,6 +67,13 @@ void answer_error(const RouteCall& call, const ApiExpected<void>& started) {
 }  // namespace
 
 void handle_completions(const RouteCall& call) { answer_error(call, start_completion(call)); }
-void handle_chat_completions(const RouteCall& call) { answer_error(call, start_chat(call)); }
+void handle_chat_completions(const RouteCall& call) { answer_error(call, start_chat_completion(call)); }
+
+void handle_invocations(const RouteCall& call) {
+  const auto body = parse_body(call.exchange->request().body);
+  if (!body) return call.exchange->respond(api_error_response(body.error()));
+  const bool is_chat = body->is_object() && body->contains("messages");
+  is_chat ? handle_chat_completions(call) : handle_completions(call);
+}
 
 }  // namespace hadal

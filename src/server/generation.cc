@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "server/request_watch.h"
+
 namespace hadal {
 namespace {
 
@@ -44,6 +46,10 @@ Request Generation::make_request(size_t index) const {
   request.sample_idx = index % num_samples();
   request.priority = context.params.priority;
   request.cache_salt = context.params.cache_salt;
+  if (context.constraint) {
+    request.constraint =
+        make_token_constraint(*context.constraint, context.prompts[prompt].text, sampling_[prompt].stop_token_ids);
+  }
   return request;
 }
 
@@ -51,6 +57,7 @@ void Generation::submit_all() {
   const auto& exchange = answer_->context().exchange;
   if (exchange->disconnected() || done_) return;
   state_->add_generation(shared_from_this());
+  watch_request(*state_, shared_from_this(), answer_->context(), sampling_);
   num_running_ = choices_.size();
   for (size_t i = 0; i < choices_.size(); ++i) {
     state_->begin_engine_request();
@@ -129,6 +136,7 @@ void Generation::end_choice(size_t index, FinishReason reason, Clock::time_point
   const size_t prompt = index / num_samples();
   FinishedRequest finished{.reason = reason,
                            .num_prompt_tokens = static_cast<int64_t>(context.prompts[prompt].ids.size()),
+                           .num_cached_tokens = choice.num_cached_tokens,
                            .num_generated_tokens = choice.text.num_tokens(),
                            .max_tokens = sampling_[prompt].max_tokens};
   const auto arrival = context.exchange->request().arrival;

@@ -28,6 +28,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
   // From any thread. Aborts what runs and tells the client; nothing when it has ended.
   void fail_later(ApiError error);
 
+  const AnswerHead& head() const { return answer_->context().head; }
+
  private:
   struct Choice {
     std::string request_id;

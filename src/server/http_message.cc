@@ -33,6 +33,7 @@ std::string_view http_reason(int status) {
       {500, "Internal Server Error"},
       {501, "Not Implemented"},
       {503, "Service Unavailable"},
+      {504, "Gateway Timeout"},
       {505, "HTTP Version Not Supported"},
   };
   for (const auto& [code, reason] : kReasons) {

@@ -19,7 +19,7 @@ struct HttpRequest {
   std::string query;                              // after '?', as sent
   HttpHeaders headers;                            // in order, names as sent
   std::string body;                               // chunks joined
-  std::string client;                             // "127.0.0.1:34567"
+  std::string client;                             // "127.0.0.1:34567"; "unix"
   std::chrono::steady_clock::time_point arrival;  // when the last byte was read
 
   // First header of that name (any case), or "".

@@ -8,6 +8,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace hadal {
 namespace {
 
@@ -71,6 +73,16 @@ bool percent_decode(std::string_view text, std::string* out) {
 // a last chunk's size line with less.
 constexpr size_t kLeastChunkedBytes = 5;
 
+// Whether the first line ends with a version that exists, but not here; Beast takes any rubbish for a bad version.
+bool names_another_version(std::string_view bytes) {
+  const std::string_view line = bytes.substr(0, bytes.find_first_of("\r\n"));
+  const std::string_view version = line.substr(line.rfind(' ') + 1);
+  static constexpr std::string_view kName = "HTTP/";
+  static constexpr std::string_view kOurs = "HTTP/1.";
+  if (version.starts_with(kOurs)) return version.size() > kOurs.size() && version[kOurs.size()] > '1';
+  return version.size() > kName.size() && version.starts_with(kName) && version[kName.size()] != '1';
+}
+
 std::string to_string(boost::beast::string_view text) { return std::string(text.data(), text.size()); }
 
 }  // namespace
@@ -114,16 +126,35 @@ void HttpRequestParser::fail(int status, std::string message) {
   error_message_ = std::move(message);
 }
 
+// Line breaks that are not CRLF, and lines that continue the one before: some parsers take them, others do not. Looks
+// at each byte of the header once, as soon as it comes.
+bool HttpRequestParser::has_ambiguous_lines(std::string_view bytes) {
+  for (; num_checked_ < bytes.size() && !header_ended_; ++num_checked_) {
+    const char byte = bytes[num_checked_];
+    const char last = std::exchange(last_header_byte_, byte);
+    if (byte == '\0' || (last == '\r') != (byte == '\n')) return true;
+    if (last == '\n' && (byte == ' ' || byte == '\t')) return true;
+    header_ended_ = byte == '\n' && line_bytes_ == 1;
+    line_bytes_ = byte == '\n' ? 0 : line_bytes_ + 1;
+  }
+  return false;
+}
+
 size_t HttpRequestParser::feed(std::string_view bytes) {
   if (bytes.empty() || state_ == State::kDone || state_ == State::kError) return 0;
   if (state_ == State::kBody && impl_->parser.chunked() && bytes.size() < kLeastChunkedBytes) return 0;
+  if (state_ == State::kHeader && has_ambiguous_lines(bytes)) {
+    fail(400, "Malformed HTTP request: header lines end with CR LF and do not continue");
+    return 0;
+  }
   error_code error;
   const size_t consumed = impl_->parser.put(asio::const_buffer(bytes.data(), bytes.size()), error);
+  num_checked_ -= std::min(num_checked_, consumed);
   if (error == http::error::header_limit) {
     fail(431, fmt::format("Request header is larger than {} bytes", limits_.max_header_bytes));
   } else if (error == http::error::body_limit) {
     fail(413, fmt::format("Request body is larger than {} bytes", limits_.max_body_bytes));
-  } else if (error == http::error::bad_version) {
+  } else if (error == http::error::bad_version && names_another_version(bytes)) {
     fail(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here");
   } else if (error && error != http::error::need_more) {
     fail(400, fmt::format("Malformed HTTP request: {}", error.message()));

@@ -38,11 +38,17 @@ class HttpRequestParser {  // of one message
   void fail(int status, std::string message);
   void check_header();
   void check_framing();
+  bool has_ambiguous_lines(std::string_view bytes);
 
   const HttpLimits limits_;
   State state_ = State::kHeader;
   int error_status_ = 0;
   std::string error_message_;
+  // Of has_ambiguous_lines().
+  size_t num_checked_ = 0;  // at the front of what feed() will be given next
+  char last_header_byte_ = '\0';
+  size_t line_bytes_ = 0;
+  bool header_ended_ = false;
   std::unique_ptr<Impl> impl_;
 };
 

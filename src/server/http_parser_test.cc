@@ -74,12 +74,38 @@ TEST(HttpParser, RefusesWhatCouldBeReadTwoWays) {
       {"GET / HTTP/1.1\r\n\r\n", 400},  // no Host
       {"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400},
       {"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505},
+      {"GET / HTTP/1.2\r\nHost: h\r\n\r\n", 505},
+      {"GET / http/1.1\r\nHost: h\r\n\r\n", 400},
       {"GET nothing HTTP/1.1\r\nHost: h\r\n\r\n", 400},
       {"GET /%zz HTTP/1.1\r\nHost: h\r\n\r\n", 400},
       {"GET /a%00b HTTP/1.1\r\nHost: h\r\n\r\n", 400},
       {"GET /\r\n\r\n", 400},
       {"\x16\x03\x01\x02\x01\x01\x01\x01\xfc\x03\x03\r\n\r\n", 400},  // TLS on a plain port
       {head + "Expect: something\r\n\r\n", 417},
+      // Lines that end, or go on, in ways of their own.
+      {"POST / HTTP/1.1\nHost: h\n\n", 400},
+      {"POST / HTTP/1.1\r\nHost: h\nContent-Length: 5\r\n\r\nhello", 400},
+      {"POST / HTTP/1.1\r\nHost: h\r\nX: 1\nContent-Length: 5\r\n\r\nhello", 400},
+      {"POST / HTTP/1.1\r\nHost: h\r\nX: a\rContent-Length: 5\r\n\r\nhello", 400},
+      {head + "X: 1\r\n folded\r\n\r\n", 400},
+      {head + "Content-Length:\r\n 5\r\n\r\nhello", 400},
+      {head + "Transfer-Encoding:\r\n\tchunked\r\n\r\n0\r\n\r\n", 400},
+      {"POST / HTTP/1.1\r\n Content-Length: 5\r\nHost: h\r\n\r\nhello", 400},
+      {head + std::string("X: a\0b\r\n\r\n", 10), 400},
+      {head + "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400},
+      {head + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
+      {head + "Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n", 501},
+      {head + "Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n", 400},
+      {head + "Transfer-Encoding: chunked\r\n\r\n 5\r\nhello\r\n0\r\n\r\n", 400},
+      {head + "Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n", 400},
+      {head + "Transfer-Encoding: chunked\r\n\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 400},
+      {"CONNECT host:443 HTTP/1.1\r\nHost: host\r\n\r\n", 400},
+      {"GET host:80/ HTTP/1.1\r\nHost: host\r\n\r\n", 400},
+      {"GET  / HTTP/1.1\r\nHost: h\r\n\r\n", 400},
+      {"GET / a HTTP/1.1\r\nHost: h\r\n\r\n", 400},
+      {"GET /\x01 HTTP/1.1\r\nHost: h\r\n\r\n", 400},
+      {"G@T / HTTP/1.1\r\nHost: h\r\n\r\n", 400},
+      {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505},
   };
   for (const auto& [text, status] : cases) {
     for (const size_t step : {size_t{1}, text.size()}) {

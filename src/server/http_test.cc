@@ -2,11 +2,18 @@
 #include "server/http.h"
 
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <filesystem>
 
+#include "base/file.h"
 #include "server/api_error.h"
 #include "server/server_test_support.h"
+#include "server/tls_test_support.h"
+#include "support/test_files.h"
 
 namespace hadal {
 namespace {
@@ -16,8 +23,8 @@ using std::chrono::milliseconds;
 // /echo answers with the body, /hold keeps the exchange, /stream begins a stream and keeps the exchange.
 class HttpTest : public ::testing::Test {
  protected:
-  void start(HttpLimits limits = {}) {
-    HttpServerOptions options{.host = "127.0.0.1", .port = 0, .limits = limits};
+  void start(HttpLimits limits = {}) { start_with({.host = "127.0.0.1", .port = 0, .limits = limits}); }
+  void start_with(HttpServerOptions options) {
     options.handler = [this](std::shared_ptr<HttpExchange> exchange) { handle(std::move(exchange)); };
     options.error_response = [](int status, const std::string& message) {
       return api_error_response({status, message});
@@ -40,6 +47,21 @@ class HttpTest : public ::testing::Test {
     if (path == "/hold" || path == "/stream") {
       exchange->on_disconnect([this] { ++num_disconnects_; });
       if (path == "/stream") exchange->start_stream({.content_type = "text/plain"});
+      const std::lock_guard lock(mutex_);
+      held_.push_back(std::move(exchange));
+      return;
+    }
+    if (path == "/deadline") {
+      exchange->set_deadline(exchange->request().arrival + milliseconds(50), [weak = std::weak_ptr(exchange)] {
+        if (const auto alive = weak.lock()) alive->respond({.status = 504, .body = "too late"});
+      });
+      return;
+    }
+    if (path == "/silent") {
+      exchange->keep_alive({.interval = milliseconds(120),
+                            .head = {.content_type = "text/event-stream"},
+                            .filler = ": waiting\n\n",
+                            .late_answer = [](const HttpResponse& answer) { return "data: " + answer.body + "\n\n"; }});
       const std::lock_guard lock(mutex_);
       held_.push_back(std::move(exchange));
       return;
@@ -265,7 +287,7 @@ TEST_F(HttpTest, TotalBodyLimit) {
   EXPECT_EQ(http_call(port(), "POST", "/b", std::string(1'000'000, 'b')).status, 200);
 }
 
-TEST_F(HttpTest, DrainFinishesWhatRunsAndAcceptsNoMore) {
+TEST_F(HttpTest, DrainFinishesWhatRunsAndWaitsForNobodyElse) {
   start();
   TestClient idle(port());
   TestClient busy(port());
@@ -274,19 +296,168 @@ TEST_F(HttpTest, DrainFinishesWhatRunsAndAcceptsNoMore) {
   server_->drain();
   EXPECT_TRUE(idle.closed_by_peer());
   EXPECT_FALSE(server_->wait_drained(milliseconds(50)));
-  EXPECT_TRUE(eventually([&] {
-    try {
-      TestClient late(port());
-      return late.closed_by_peer();
-    } catch (const std::exception&) {
-      return true;
-    }
-  }));
+  TestClient late(port());  // the handler may tell it to go elsewhere
+  late.send(http_request("GET", "/late-comer"));
+  const HttpReply told = late.read_reply();
+  EXPECT_EQ(told.body, "GET/late-comer|");
+  EXPECT_EQ(told.header("connection"), "close");
+  EXPECT_TRUE(late.closed_by_peer());
+  TestClient later(port());
+  later.send(http_request("GET", "/hold"));
+  ASSERT_TRUE(eventually([&] { return num_held() == 2; }));
   held_[0]->respond({.body = "done", .content_type = "text/plain"});
   const HttpReply reply = busy.read_reply();
   EXPECT_EQ(reply.body, "done");
   EXPECT_EQ(reply.header("connection"), "close");
-  EXPECT_TRUE(server_->wait_drained(milliseconds(5000)));
+  EXPECT_TRUE(server_->wait_drained(milliseconds(5000)));  // though `later` has no answer
+}
+
+TEST_F(HttpTest, DeadlineComesUnlessTheAnswerHasEnded) {
+  start();
+  TestClient client(port());
+  client.send(http_request("GET", "/deadline"));
+  EXPECT_EQ(client.read_reply().status, 504);
+  client.send(http_request("GET", "/hold"));
+  ASSERT_TRUE(eventually([&] { return num_held() == 1; }));
+  std::atomic<bool> called{false};
+  held_[0]->set_deadline(std::chrono::steady_clock::now() + milliseconds(200), [&] { called = true; });
+  held_[0]->respond({.body = "in time"});
+  EXPECT_EQ(client.read_reply().body, "in time");
+  client.send(http_request("GET", "/deadline"));  // its deadline comes after the first one's would have
+  EXPECT_EQ(client.read_reply().status, 504);
+  std::this_thread::sleep_for(milliseconds(400));
+  EXPECT_FALSE(called);
+}
+
+TEST_F(HttpTest, SilentStreamsShowSignsOfLife) {
+  start();
+  TestClient client(port());
+  client.send(http_request("GET", "/silent"));
+  ASSERT_TRUE(eventually([&] { return num_held() == 1; }));
+  std::string seen;
+  while (seen.find(": waiting\n\n\r\nb\r\n: waiting") == std::string::npos) seen += client.read_some();
+  EXPECT_NE(seen.find("HTTP/1.1 200 OK"), std::string::npos);
+  EXPECT_NE(seen.find("text/event-stream"), std::string::npos);
+  held_[0]->start_stream({.content_type = "text/plain"});  // has begun already
+  held_[0]->write("data: 1\n\n");
+  held_[0]->respond({.status = 503, .body = "gone"});
+  while (!seen.ends_with("0\r\n\r\n")) seen += client.read_some();
+  EXPECT_NE(seen.find("9\r\ndata: 1\n\n\r\n"), std::string::npos) << seen;
+  EXPECT_NE(seen.find("data: gone\n\n"), std::string::npos) << seen;
+  EXPECT_EQ(seen.find("text/plain"), std::string::npos);
+  client.send(http_request("GET", "/silent"));  // a whole answer before the first sign of life stays one
+  ASSERT_TRUE(eventually([&] { return num_held() == 2; }));
+  held_[1]->respond({.status = 503, .body = "gone"});
+  EXPECT_EQ(client.read_reply().status, 503);
+}
+
+TEST_F(HttpTest, ResponsiveWhileIoThreadsTurn) {
+  start();
+  EXPECT_TRUE(server_->responsive(std::chrono::seconds(20)));
+}
+
+class UnixSocketTest : public HttpTest {
+ protected:
+  HttpServerOptions options() const { return {.unix_socket = path_, .limits = {}}; }
+  void expect_refused(const std::string& path, const std::string& fragment) {
+    const auto second = HttpServer::start({.unix_socket = path});
+    ASSERT_FALSE(second.has_value());
+    EXPECT_NE(second.error().message.find(fragment), std::string::npos) << second.error().message;
+  }
+  const TempDir dir_;
+  const std::string path_ = (dir_.path() / "s").string();
+};
+
+TEST_F(UnixSocketTest, ServesAndRemovesItsFile) {
+  start_with(options());
+  TestClient client(path_);
+  client.send(http_request("POST", "/echo", "one"));
+  EXPECT_EQ(client.read_reply().body, "POST/echo|one");
+  EXPECT_EQ(std::filesystem::status(path_).permissions(), std::filesystem::perms(0660));
+  EXPECT_EQ(server_->port(), 0);
+  expect_refused(path_, "another server listens there");
+  server_->stop();
+  EXPECT_FALSE(std::filesystem::exists(path_));
+}
+
+TEST_F(UnixSocketTest, StaleFilesAreReplacedOthersAreNot) {
+  {
+    const int fd = ::socket(AF_UNIX, SOCK_STREAM, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path_.copy(address.sun_path, sizeof address.sun_path - 1);
+    ASSERT_EQ(::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    ::close(fd);  // leaves the file behind, as a killed server does
+  }
+  start_with(options());
+  EXPECT_EQ(TestClient(path_).try_send("GET / HTTP/1.1\r\n"), true);
+  std::filesystem::remove(path_);
+  ASSERT_TRUE(write_file_atomically(path_, "mine"));
+  server_->stop();
+  EXPECT_TRUE(std::filesystem::exists(path_));  // not its own any more
+  expect_refused(path_, "no socket");
+  expect_refused((dir_.path() / std::string(200, 'x')).string(), "at most 107");
+  expect_refused((dir_.path() / "absent" / "s").string(), "absent/s");
+}
+
+// The in-memory client's bytes through a real connection.
+class HttpsTest : public HttpTest {
+ protected:
+  void start_tls(HttpLimits limits = {}) {
+    const TestCertificate own = make_test_certificate("localhost");
+    ASSERT_TRUE(write_file_atomically(dir_.path() / "both.pem", own.certificate_pem + own.key_pem));
+    HttpServerOptions options{.host = "127.0.0.1", .port = 0, .limits = limits};
+    options.tls.certificate_file = (dir_.path() / "both.pem").string();
+    start_with(std::move(options));
+  }
+  // What the server sends until `until` comes, or it ends.
+  std::string talk(TestClient* socket, TestTlsClient* tls, const std::string& until) {
+    while (tls->received().find(until) == std::string::npos && !tls->ended() && !tls->failed()) {
+      tls->advance();
+      const std::string output = tls->take_output();
+      if (!output.empty()) {
+        socket->send(output);
+        continue;
+      }
+      const std::string more = socket->read_some();
+      if (more.empty()) break;
+      tls->feed(more);
+      tls->advance();
+    }
+    return tls->received();
+  }
+  const TempDir dir_;
+};
+
+TEST_F(HttpsTest, RequestsAndStreams) {
+  start_tls();
+  TestClient socket(port());
+  TestTlsClient tls;
+  tls.write(http_request("POST", "/echo", "hello"));
+  EXPECT_NE(talk(&socket, &tls, "POST/echo|hello").find("200 OK"), std::string::npos);
+  tls.write(http_request("GET", "/stream"));
+  tls.advance();
+  socket.send(tls.take_output());
+  ASSERT_TRUE(eventually([&] { return num_held() == 1; }));
+  held_[0]->write("piece");
+  held_[0]->finish();
+  EXPECT_TRUE(talk(&socket, &tls, "0\r\n\r\n").ends_with("5\r\npiece\r\n0\r\n\r\n"));
+  tls.write(http_request("GET", "/bye", "", "Connection: close\r\n"));
+  talk(&socket, &tls, "never");
+  EXPECT_TRUE(tls.ended());  // the end is said, so that nobody can cut an answer short unseen
+}
+
+TEST_F(HttpsTest, PlainHttpIsToldSo) {
+  start_tls({.header_timeout = milliseconds(500)});
+  const HttpReply reply = http_call(port(), "GET", "/x");
+  EXPECT_EQ(reply.status, 400);
+  EXPECT_NE(reply.body.find("https://"), std::string::npos);
+  TestClient rubbish(port());
+  rubbish.send(std::string("\x16\x03\x01\x00\x04", 5) + "oops");
+  EXPECT_EQ(rubbish.read_reply().status, 0);
+  TestClient silent(port());  // no handshake in time
+  EXPECT_TRUE(silent.closed_by_peer());
+  EXPECT_EQ(statuses(), std::vector<int>{});
 }
 
 TEST_F(HttpTest, ExchangesOutliveTheServer) {

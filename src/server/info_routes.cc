@@ -6,6 +6,8 @@
 namespace hadal {
 namespace {
 
+constexpr auto kIoThreadLimit = std::chrono::seconds(20);  // their longest task takes milliseconds
+
 Json model_card(const RouteCall& call, const std::string& name) {
   const auto now = static_cast<int64_t>(std::time(nullptr));
   return {{"id", name},
@@ -67,6 +69,13 @@ void handle_health(const RouteCall& call) {
   response.status = 503;
   response.headers.emplace_back("Retry-After", "1");
   call.exchange->respond(std::move(response));
+}
+
+// Says that the process runs and its IO threads turn, whatever the model does: what to restart it by.
+void handle_live(const RouteCall& call) {
+  const HttpServer* http = call.state->started_http;
+  if (http == nullptr || http->responsive(kIoThreadLimit)) return call.exchange->respond({});
+  call.exchange->respond(api_error_response({503, "Not alive: an IO thread hangs"}));
 }
 
 void handle_version(const RouteCall& call) {

@@ -5,16 +5,24 @@
 namespace hadal {
 namespace {
 
-// chat_template_kwargs plus what reasoning_effort implies for templates with a thinking switch.
+// chat_template_kwargs plus what reasoning_effort implies for templates with a thinking switch; then the server's
+// defaults for what is not said.
 Json template_kwargs(const ConversationInput& input, const ChatTemplate& chat_template) {
   Json kwargs = input.chat_template_kwargs.is_object() ? input.chat_template_kwargs : Json::object();
-  if (input.reasoning_effort.empty() || kwargs.contains("thinking") || kwargs.contains("enable_thinking"))
-    return kwargs;
-  for (const char* name : {"thinking", "enable_thinking"}) {
-    if (chat_template.references(name)) {
-      kwargs[name] = input.reasoning_effort != "none";
-      break;
+  const auto says_thinking = [&] { return kwargs.contains("thinking") || kwargs.contains("enable_thinking"); };
+  if (!input.reasoning_effort.empty() && !says_thinking()) {
+    for (const char* name : {"thinking", "enable_thinking"}) {
+      if (chat_template.references(name)) {
+        kwargs[name] = input.reasoning_effort != "none";
+        break;
+      }
     }
+  }
+  if (!input.default_chat_template_kwargs.is_object()) return kwargs;
+  const bool has_switch = says_thinking();
+  for (const auto& [name, value] : input.default_chat_template_kwargs.items()) {
+    const bool is_switch = name == "thinking" || name == "enable_thinking";  // two names of one thing
+    if (!kwargs.contains(name) && !(is_switch && has_switch)) kwargs[name] = value;
   }
   return kwargs;
 }
@@ -174,6 +182,7 @@ ApiExpected<SamplingParams> complete_sampling(const ServingContext& context, con
   const int64_t rest = max_len - num_prompt_tokens;
   if (params.max_tokens) {
     sampling.max_tokens = std::max<int64_t>(*params.max_tokens, 1);  // 0 with echo: one is made and dropped
+    if (params.clamp_max_tokens && rest > 0) sampling.max_tokens = std::min(sampling.max_tokens, rest);
     if (sampling.max_tokens > rest) {
       const int64_t total = sampling.max_tokens > std::numeric_limits<int64_t>::max() - num_prompt_tokens
                                 ? std::numeric_limits<int64_t>::max()
@@ -191,6 +200,8 @@ ApiExpected<SamplingParams> complete_sampling(const ServingContext& context, con
     return tl::unexpected(bad_request("min_tokens", "min_tokens must be less than or equal to max_tokens={}, got {}.",
                                       sampling.max_tokens, sampling.min_tokens));
   }
+  sampling.num_logprobs = std::min(sampling.num_logprobs, context.tokenizer->vocab_size());
+  sampling.num_prompt_logprobs = std::min(sampling.num_prompt_logprobs, context.tokenizer->vocab_size());
   if (auto ok = check_sampling_ids(sampling, context.tokenizer->vocab_size()); !ok) return tl::unexpected(ok.error());
   if (auto ok = add_bad_words(*context.tokenizer, params.bad_words, &sampling); !ok) return tl::unexpected(ok.error());
   if (!sampling.ignore_eos) {

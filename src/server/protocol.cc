@@ -6,6 +6,7 @@ namespace hadal {
 namespace {
 
 constexpr int64_t kMaxTokens = std::numeric_limits<int64_t>::max();
+constexpr int64_t kMaxLogprobs = std::numeric_limits<int32_t>::max();  // vocabularies are smaller
 constexpr size_t kMaxNameBytes = 4096;
 constexpr size_t kAnyLength = std::numeric_limits<size_t>::max();
 
@@ -56,7 +57,7 @@ void read_prompts(FieldReader& reader, const ProtocolOptions& options, std::vect
 }
 
 void check_logprobs(FieldReader& reader, const ProtocolOptions& options, const char* name, int64_t count) {
-  if (count > options.max_logprobs) {
+  if (options.max_logprobs >= 0 && count > options.max_logprobs) {
     reader.fail(bad_request(name,
                             "Requested sample logprobs of {}, which is greater than max allowed: {} "
                             "(field {})",
@@ -83,25 +84,7 @@ void read_chat_logprobs(FieldReader& reader, const ProtocolOptions& options, Gen
     return reader.fail(bad_request("top_logprobs", "when using `top_logprobs`, `logprobs` must be set to true."));
   }
   check_logprobs(reader, options, "top_logprobs", top_logprobs.value_or(0));
-  if (logprobs) params->sampling.num_logprobs = static_cast<int32_t>(top_logprobs.value_or(0));
-}
-
-// Tools reach the template, but calls in the answer are not parsed: only tool_choice "none" promises no more than that.
-void read_tool_choice(FieldReader& reader, const ConversationInput& conversation) {
-  const Json* choice = reader.find("tool_choice");
-  const bool is_none = choice != nullptr && choice->is_string() && choice->get_ref<const std::string&>() == "none";
-  if (conversation.tools.is_null()) {
-    const bool is_auto = choice != nullptr && choice->is_string() && choice->get_ref<const std::string&>() == "auto";
-    if (choice != nullptr && !is_none && !is_auto) {
-      reader.fail(bad_request("tool_choice", "When using `tool_choice`, `tools` must be set."));
-    }
-    return;
-  }
-  if (!is_none) {
-    reader.fail(bad_request("tool_choice",
-                            "Tool calls are not parsed by this server yet: `tools` are accepted with "
-                            "tool_choice \"none\" only"));
-  }
+  if (logprobs) params->sampling.num_logprobs = static_cast<int32_t>(std::min(top_logprobs.value_or(0), kMaxLogprobs));
 }
 
 }  // namespace
@@ -134,9 +117,10 @@ ApiExpected<CompletionRequest> parse_completion_request(const Json& body, const 
   reader.integer("logprobs", 0, kMaxTokens, &logprobs);
   if (logprobs) {
     check_logprobs(reader, options, "logprobs", *logprobs);
-    params.sampling.num_logprobs = static_cast<int32_t>(std::min(*logprobs, options.max_logprobs));
+    params.sampling.num_logprobs = static_cast<int32_t>(std::min(*logprobs, kMaxLogprobs));
   }
   check_min_tokens(reader, params);
+  params.unknown_fields = reader.unread_fields();
   return result_of(reader, std::move(request));
 }
 
@@ -150,9 +134,10 @@ ApiExpected<ChatRequest> parse_chat_request(const Json& body, const ProtocolOpti
   reader.integer("max_tokens", 1, kMaxTokens, &params.max_tokens);
   reader.integer("max_completion_tokens", 1, kMaxTokens, &params.max_tokens);
   read_chat_logprobs(reader, options, &params);
-  read_tool_choice(reader, request.conversation);
+  read_tool_use(reader, options, &request.conversation, &request.tool_use);
   reader.boolean("include_reasoning", &request.include_reasoning);
   check_min_tokens(reader, params);
+  params.unknown_fields = reader.unread_fields();
   return result_of(reader, std::move(request));
 }
 

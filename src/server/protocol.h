@@ -27,7 +27,7 @@ struct SamplingDefaults {
 
 struct ProtocolOptions {
   SamplingDefaults defaults;
-  int64_t max_logprobs = 20;
+  int64_t max_logprobs = 20;  // negative: no limit
   int64_t max_prompts = 1024;
   int64_t max_n = 128;
   int64_t max_stop_strings = 64;
@@ -35,6 +35,24 @@ struct ProtocolOptions {
   int64_t max_logit_bias = 4096;
   int64_t max_tools = 512;
   bool trust_request_chat_template = false;
+  bool priority_scheduling = false;  // else a non-zero `priority` is an error
+  bool processed_logprobs = false;
+  bool clamp_max_tokens = false;
+  bool force_include_usage = false;         // in streams that ask for none
+  bool return_tokens_as_token_ids = false;  // for requests that do not say
+  bool exclude_tools_when_tool_choice_none = false;
+  Json default_chat_template_kwargs;  // object or null
+};
+
+// Structured output as asked for, not yet compiled.
+struct StructuredOutput {
+  enum class Kind { kNone, kJsonObject, kJsonSchema, kRegex, kChoice, kGrammar };
+  Kind kind = Kind::kNone;
+  std::string field;   // that asked for it: "guided_json"
+  Json schema;         // kJsonSchema: object or boolean
+  std::string source;  // kRegex, kGrammar
+  std::vector<std::string> choices;
+  bool any_whitespace = true;  // in JSON
 };
 
 // What completions and chat have in common.
@@ -58,6 +76,10 @@ struct GenerationParams {
   bool echo = false;
   bool return_tokens_as_token_ids = false;
   bool return_token_ids = false;
+  bool clamp_max_tokens = false;  // to the context, instead of an error
+  StructuredOutput structured_output;
+  std::vector<int32_t> shown_special_ids;   // of markers that are read from the text; set by prepare_chat
+  std::vector<std::string> unknown_fields;  // of the body, ignored
 };
 
 // Exactly one of the two is meant.
@@ -78,14 +100,24 @@ struct ConversationInput {
   Json tools;  // array or null
   bool add_generation_prompt = true;
   bool continue_final_message = false;
-  std::string chat_template;  // "": the model's
-  Json chat_template_kwargs;  // object or null
+  std::string chat_template;          // "": the model's
+  Json chat_template_kwargs;          // object or null
+  Json default_chat_template_kwargs;  // the server's: object or null
   std::string reasoning_effort;
+};
+
+// tool_choice, and what goes with it.
+struct ToolUse {
+  enum class Choice { kNone, kAuto, kRequired, kNamed };
+  Choice choice = Choice::kNone;
+  std::string named_tool;
+  bool parallel = true;  // false: one call at most
 };
 
 struct ChatRequest {
   GenerationParams params;
   ConversationInput conversation;
+  ToolUse tool_use;
   bool include_reasoning = true;
 };
 

@@ -36,15 +36,35 @@ const NumberRule kNumberRules[] = {
 };
 
 constexpr RefusedField kRefusedEverywhere[] = {
-    {"guided_json", "guided_json: structured output is not supported by this server yet"},
-    {"guided_regex", "guided_regex: structured output is not supported by this server yet"},
-    {"guided_choice", "guided_choice: structured output is not supported by this server yet"},
-    {"guided_grammar", "guided_grammar: structured output is not supported by this server yet"},
-    {"structured_outputs", "structured_outputs: structured output is not supported by this server yet"},
     {"use_beam_search", "use_beam_search is not currently supported"},
     {"logits_processors", "logits_processors are not accepted in requests"},
     {"prompt_embeds", "prompt_embeds is not currently supported"},
     {"thinking_token_budget", "thinking_token_budget is not currently supported"},
+};
+
+// Of OpenAI's or vLLM's API, without effect here.
+constexpr const char* kIgnored[] = {
+    "user",
+    "spaces_between_special_tokens",
+    "guided_decoding_backend",
+    "guided_whitespace_pattern",
+    "length_penalty",
+    "kv_transfer_params",
+    "vllm_xargs",
+    "session_id",
+    "repetition_detection",
+    "stream_interval",
+    "logprob_token_ids",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "best_of",
+    "documents",
+    "verbosity",
+    "mm_processor_kwargs",
+    "modalities",
 };
 
 bool is_empty(const Json& value) {
@@ -105,8 +125,9 @@ void read_stop(FieldReader& reader, const ProtocolOptions& options, GenerationPa
   reader.integer("min_tokens", 0, kMaxInt64, &params->sampling.min_tokens);
 }
 
-void read_stream(FieldReader& reader, GenerationParams* params) {
+void read_stream(FieldReader& reader, const ProtocolOptions& options, GenerationParams* params) {
   reader.boolean("stream", &params->stream);
+  params->include_usage = params->stream && options.force_include_usage;
   const Json* stream_options = reader.find("stream_options");
   if (stream_options == nullptr) return;
   if (!params->stream) {
@@ -117,42 +138,45 @@ void read_stream(FieldReader& reader, GenerationParams* params) {
   inner.boolean("include_usage", &params->include_usage);
   inner.boolean("continuous_usage_stats", &params->continuous_usage_stats);
   if (inner.error()) reader.fail({400, "stream_options: " + inner.error()->message, "stream_options"});
+  if (options.force_include_usage) params->include_usage = true;
 }
 
 void read_prompt_logprobs(FieldReader& reader, const ProtocolOptions& options, GenerationParams* params) {
   std::optional<int64_t> count;
-  reader.integer("prompt_logprobs", 0, kMaxInt64, &count);
+  reader.integer("prompt_logprobs", kMinInt64, kMaxInt64, &count);
   if (!count) return;
-  if (*count > options.max_logprobs) {
+  if (*count < -1) {
+    return reader.fail(bad_request("prompt_logprobs",
+                                   "prompt_logprobs must be non-negative, or -1 for the whole "
+                                   "vocabulary, got {}.",
+                                   *count));
+  }
+  if (options.max_logprobs >= 0 && (*count > options.max_logprobs || *count < 0)) {
     return reader.fail(bad_request("prompt_logprobs",
                                    "Requested prompt logprobs of {}, which is greater than max allowed: {}", *count,
                                    options.max_logprobs));
   }
-  if (params->stream && *count > 0) {
+  if (params->stream && *count != 0) {
     return reader.fail(bad_request("prompt_logprobs", "`prompt_logprobs` are not available when `stream=True`."));
   }
-  params->sampling.num_prompt_logprobs = static_cast<int32_t>(*count);
+  // More than a vocabulary holds means all of it: see complete_sampling.
+  constexpr int64_t kWhole = std::numeric_limits<int32_t>::max();
+  params->sampling.num_prompt_logprobs = static_cast<int32_t>(*count < 0 ? kWhole : std::min(*count, kWhole));
 }
 
-void read_response_format(FieldReader& reader) {
-  const Json* format = reader.find("response_format");
-  if (format == nullptr) return;
-  std::string type;
-  FieldReader inner(*format);
-  inner.string("type", 64, &type);
-  if (inner.error()) return reader.fail({400, "response_format: " + inner.error()->message, "response_format"});
-  if (type != "text") {
-    reader.fail(bad_request("response_format",
-                            "response_format type \"{}\" is not supported by this server yet, "
-                            "only \"text\"",
-                            type));
-  }
-}
-
-void read_extras(FieldReader& reader, GenerationParams* params) {
+void read_extras(FieldReader& reader, const ProtocolOptions& options, GenerationParams* params) {
   int64_t priority = 0;
   reader.integer("priority", std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max(), &priority);
+  if (priority != 0 && !options.priority_scheduling) {
+    reader.fail(bad_request("priority",
+                            "Priority scheduling is not enabled: start the server with --scheduling-policy priority, "
+                            "got priority {}",
+                            priority));
+  }
   params->priority = static_cast<int32_t>(priority);
+  params->clamp_max_tokens = options.clamp_max_tokens;
+  params->sampling.processed_logprobs = options.processed_logprobs;
+  params->return_tokens_as_token_ids = options.return_tokens_as_token_ids;
   reader.string("cache_salt", 1024, &params->cache_salt);
   reader.string("request_id", 256, &params->request_id);
   reader.string("model", 4096, &params->model);
@@ -167,24 +191,6 @@ void read_extras(FieldReader& reader, GenerationParams* params) {
   }
 }
 
-void read_tools(FieldReader& reader, const ProtocolOptions& options, ConversationInput* conversation) {
-  const Json* tools = reader.find("tools");
-  if (tools == nullptr) return;
-  if (!tools->is_array() || tools->size() > static_cast<size_t>(options.max_tools)) {
-    return reader.fail(bad_request("tools", "tools must be a list of at most {} functions", options.max_tools));
-  }
-  for (const Json& tool : *tools) {
-    const bool is_function = tool.is_object() && tool.contains("function") && tool["function"].is_object() &&
-                             tool["function"].contains("name") && tool["function"]["name"].is_string();
-    if (!is_function) {
-      return reader.fail(bad_request("tools",
-                                     "tools entries must be {{\"type\": \"function\", \"function\": "
-                                     "{{\"name\": ...}}}}"));
-    }
-  }
-  if (!tools->empty()) conversation->tools = *tools;
-}
-
 void read_template_options(FieldReader& reader, const ProtocolOptions& options, ConversationInput* conversation) {
   reader.string("chat_template", size_t{1} << 20, &conversation->chat_template);
   if (!conversation->chat_template.empty() && !options.trust_request_chat_template) {
@@ -196,6 +202,7 @@ void read_template_options(FieldReader& reader, const ProtocolOptions& options, 
     }
     conversation->chat_template_kwargs = *kwargs;
   }
+  conversation->default_chat_template_kwargs = options.default_chat_template_kwargs;
   static constexpr const char* kEfforts[] = {"", "none", "minimal", "low", "medium", "high", "xhigh", "max"};
   reader.string("reasoning_effort", 32, &conversation->reasoning_effort);
   if (std::find(std::begin(kEfforts), std::end(kEfforts), conversation->reasoning_effort) == std::end(kEfforts)) {
@@ -228,10 +235,11 @@ void read_generation_params(FieldReader& reader, const ProtocolOptions& options,
   read_seed(reader, &params->sampling);
   read_logit_bias(reader, options, &params->sampling);
   read_stop(reader, options, params);
-  read_stream(reader, params);
+  read_stream(reader, options, params);
   read_prompt_logprobs(reader, options, params);
-  read_response_format(reader);
-  read_extras(reader, params);
+  read_structured_output(reader, &params->structured_output);
+  read_extras(reader, options, params);
+  for (const char* name : kIgnored) reader.find(name);
 }
 
 void read_conversation(FieldReader& reader, const ProtocolOptions& options, ConversationInput* conversation) {

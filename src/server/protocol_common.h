@@ -15,6 +15,12 @@ struct RefusedField {
 
 void read_generation_params(FieldReader& reader, const ProtocolOptions& options, GenerationParams* params);
 void read_conversation(FieldReader& reader, const ProtocolOptions& options, ConversationInput* conversation);
+// protocol_tools.cc. `tools` into the conversation, tool_choice and parallel_tool_calls into the other.
+void read_tools(FieldReader& reader, const ProtocolOptions& options, ConversationInput* conversation);
+void read_tool_use(FieldReader& reader, const ProtocolOptions& options, ConversationInput* conversation,
+                   ToolUse* tool_use);
+// protocol_structured.cc. response_format, guided_*, structured_outputs.
+void read_structured_output(FieldReader& reader, StructuredOutput* output);
 void refuse_fields(FieldReader& reader, const RefusedField* begin, const RefusedField* end);
 
 }  // namespace hadal

@@ -68,9 +68,34 @@ TEST(Protocol, CompletionErrorsNameTheFieldAndTheValue) {
       {R"({"prompt": "a", "best_of": 2})", "best_of", "not currently supported, got 2"},
       {R"({"prompt": "a", "best_of": 0})", "best_of", "at least 1"},
       {R"({"prompt": "a", "use_beam_search": true})", "use_beam_search", "not currently supported"},
-      {R"({"prompt": "a", "guided_json": {}})", "guided_json", "not supported"},
-      {R"({"prompt": "a", "guided_choice": ["a"]})", "guided_choice", "not supported"},
-      {R"({"prompt": "a", "response_format": {"type": "json_object"}})", "response_format", "json_object"},
+      {R"({"prompt": "a", "thinking_token_budget": 5})", "thinking_token_budget", "not currently supported"},
+      {R"({"prompt": "a", "logits_processors": ["x"]})", "logits_processors", "not accepted"},
+      {R"({"prompt": "a", "guided_json": 5})", "guided_json", "JSON schema"},
+      {R"({"prompt": "a", "guided_json": "{"})", "guided_json", "is no JSON"},
+      {R"({"prompt": "a", "guided_json": "5"})", "guided_json", "JSON schema"},
+      {R"({"prompt": "a", "guided_regex": {}})", "guided_regex", "string"},
+      {R"({"prompt": "a", "guided_choice": "a"})", "guided_choice", "list of strings"},
+      {R"({"prompt": "a", "guided_choice": [1]})", "guided_choice", "list of strings"},
+      {R"({"prompt": "a", "guided_choice": []})", "guided_choice", "at least one"},
+      {R"({"prompt": "a", "guided_grammar": 1})", "guided_grammar", "string"},
+      {R"({"prompt": "a", "guided_json": {}, "guided_regex": "a"})", "guided_regex",
+       "You can only use one kind of guided decoding"},
+      {R"({"prompt": "a", "guided_json": {}, "response_format": {"type": "json_object"}})", "guided_json",
+       "You can only use one kind of guided decoding"},
+      {R"({"prompt": "a", "structured_outputs": {"regex": "a", "choice": ["b"]}})", "structured_outputs.choice",
+       "You can only use one kind of guided decoding"},
+      {R"({"prompt": "a", "structured_outputs": 5})", "structured_outputs", "object"},
+      {R"({"prompt": "a", "structured_outputs": {"regex": 5}})", "structured_outputs.regex", "string"},
+      {R"({"prompt": "a", "structured_outputs": {"structural_tag": "x"}})", "structured_outputs.structural_tag",
+       "not supported"},
+      {R"({"prompt": "a", "response_format": {"type": "structural_tag"}})", "response_format", "structural_tag"},
+      {R"({"prompt": "a", "response_format": {"type": "json_schema"}})", "response_format.json_schema", "`schema`"},
+      {R"({"prompt": "a", "response_format": {"type": "json_schema", "json_schema": {"schema": 5}}})",
+       "response_format.json_schema.schema", "JSON schema"},
+      {R"({"prompt": "a", "response_format": {}})", "response_format", "type must be"},
+      {R"({"prompt": "a", "priority": 1})", "priority", "Priority scheduling is not enabled"},
+      {R"({"prompt": "a", "prompt_logprobs": -1})", "prompt_logprobs", "max allowed: 20"},
+      {R"({"prompt": "a", "prompt_logprobs": -2})", "prompt_logprobs", "must be non-negative"},
       {R"({"prompt": "a", "response_format": "text"})", "response_format", "object"},
       {R"({"prompt": "a", "truncate_prompt_tokens": 0})", "truncate_prompt_tokens", "at least 1"},
       {R"({"prompt": "a", "model": 5})", "model", "string"},
@@ -102,8 +127,24 @@ TEST(Protocol, ChatErrorsNameTheField) {
       {R"("messages": [{}], "continue_final_message": true, "add_generation_prompt": true)", "continue_final_message",
        "Cannot set both"},
       {R"("messages": [{}], "tool_choice": "required")", "tool_choice", "`tools` must be set"},
-      {R"("messages": [{}], "tools": [{"type": "function", "function": {"name": "f"}}])", "tool_choice",
-       "\"none\" only"},
+      {R"("messages": [{}], "tools": [], "tool_choice": "required")", "tool_choice", "`tools` must be set"},
+      {R"("messages": [{}], "tool_choice": {"type": "function", "function": {"name": "f"}})", "tool_choice",
+       "`tools` must be set"},
+      {R"("messages": [{}], "tools": [{"function": {"name": "f"}}], "tool_choice": {"function": {"name": "g"}})",
+       "tool_choice", "does not match any of the specified"},
+      {R"("messages": [{}], "tools": [{"function": {"name": "f"}}], "tool_choice": {"name": "f"})", "tool_choice",
+       "my_function"},
+      {R"("messages": [{}], "tools": [{"function": {"name": "f"}}], "tool_choice": "always")", "tool_choice",
+       "\"always\""},
+      {R"("messages": [{}], "tools": [{"function": {"name": "f"}}], "tool_choice": 5)", "tool_choice", "got 5"},
+      {R"("messages": [{}], "tools": [{"function": {"name": "f"}}], "parallel_tool_calls": 1)", "parallel_tool_calls",
+       "true or false"},
+      {R"("messages": [{}], "tools": [{"function": {"name": ""}}])", "tools", "1 to 512 bytes"},
+      {R"("messages": [{}], "tools": [{"function": {}}])", "tools", "needs a name"},
+      {R"("messages": [{}], "tools": [{"type": "web", "function": {"name": "f"}}])", "tools", "only the type"},
+      {R"("messages": [{}], "tools": [{"function": {"name": "f", "parameters": []}}])", "tools", "JSON schema"},
+      {R"("messages": [{}], "tools": [{"function": {"name": "f", "strict": "yes"}}])", "tools", "true or false"},
+      {R"("messages": [{}], "tools": [{"function": {"name": "f", "description": 5}}])", "tools", "string"},
       {R"("messages": [{}], "tools": [5], "tool_choice": "none")", "tools", "function"},
       {R"("messages": [{}], "tools": 5)", "tools", "list"},
       {R"("messages": [{}], "chat_template": "x")", "chat_template", "not accepted"},
@@ -136,7 +177,7 @@ TEST(Protocol, ReadsEveryCompletionField) {
       "stop_token_ids": [9], "include_stop_str_in_output": true, "ignore_eos": true, "min_tokens": 3, "max_tokens": 30,
       "logit_bias": {"5": 1000, "6": -0.5}, "allowed_token_ids": [1, 2], "bad_words": ["no"], "skip_special_tokens": false,
       "add_special_tokens": false, "truncate_prompt_tokens": 8, "prompt_logprobs": 2, "logprobs": 4, "echo": true,
-      "best_of": 1, "priority": -3, "cache_salt": "s", "request_id": "r", "return_token_ids": true,
+      "best_of": 1, "priority": 0, "cache_salt": "s", "request_id": "r", "return_token_ids": true,
       "return_tokens_as_token_ids": true, "user": "u", "unknown_field": {"x": [1]}, "suffix": null,
       "response_format": {"type": "text"}, "guided_json": null, "logits_processors": []})")
                                                    .value(),
@@ -167,8 +208,107 @@ TEST(Protocol, ReadsEveryCompletionField) {
   EXPECT_EQ(p.truncate_prompt_tokens, 8);
   EXPECT_EQ(p.sampling.num_prompt_logprobs, 2);
   EXPECT_EQ(p.sampling.num_logprobs, 4);
-  EXPECT_EQ(p.priority, -3);
+  EXPECT_EQ(p.priority, 0);
   EXPECT_EQ(p.cache_salt + p.request_id, "sr");
+  EXPECT_EQ(p.unknown_fields, std::vector<std::string>{"unknown_field"});
+}
+
+TEST(Protocol, StructuredOutputInEverySpelling) {
+  using Kind = StructuredOutput::Kind;
+  const struct {
+    const char* fields;
+    Kind kind;
+    const char* field;
+    const char* value;
+  } kCases[] = {
+      {R"("guided_json": {"type": "null"})", Kind::kJsonSchema, "guided_json", R"({"type":"null"})"},
+      {R"("guided_json": "{\"a\": 1}")", Kind::kJsonSchema, "guided_json", R"({"a":1})"},
+      {R"("guided_regex": "a+")", Kind::kRegex, "guided_regex", "a+"},
+      {R"("guided_choice": ["a", "b"])", Kind::kChoice, "guided_choice", "a|b"},
+      {R"("guided_grammar": "root ::= x")", Kind::kGrammar, "guided_grammar", "root ::= x"},
+      {R"("structured_outputs": {"json": true})", Kind::kJsonSchema, "structured_outputs.json", "true"},
+      {R"("structured_outputs": {"regex": "a"})", Kind::kRegex, "structured_outputs.regex", "a"},
+      {R"("structured_outputs": {"choice": ["a"]})", Kind::kChoice, "structured_outputs.choice", "a"},
+      {R"("structured_outputs": {"grammar": "g"})", Kind::kGrammar, "structured_outputs.grammar", "g"},
+      {R"("structured_outputs": {"json_object": true})", Kind::kJsonObject, "structured_outputs.json_object", ""},
+      {R"("structured_outputs": {"json_object": false})", Kind::kNone, "", ""},
+      {R"("response_format": {"type": "json_object"})", Kind::kJsonObject, "response_format.type", ""},
+      {R"("response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}})", Kind::kJsonSchema,
+       "response_format.json_schema.schema", "{}"},
+      {R"("response_format": {"type": "text"}, "guided_regex": null)", Kind::kNone, "", ""},
+      {R"("guided_regex": "a", "guided_decoding_backend": "x", "guided_whitespace_pattern": " ")", Kind::kRegex,
+       "guided_regex", "a"},
+  };
+  for (const auto& one : kCases) {
+    const Json body = parse_body(R"({"prompt": "a", )" + std::string(one.fields) + "}").value();
+    const auto request = parse_completion_request(body, kOptions);
+    ASSERT_TRUE(request.has_value()) << one.fields << " " << request.error().message;
+    const StructuredOutput& output = request->params.structured_output;
+    EXPECT_EQ(output.kind, one.kind) << one.fields;
+    EXPECT_EQ(output.field, one.field) << one.fields;
+    std::string value = output.kind == Kind::kJsonSchema ? dump_json(output.schema) : output.source;
+    for (const std::string& choice : output.choices) value += (value.empty() ? "" : "|") + choice;
+    EXPECT_EQ(value, one.value) << one.fields;
+    EXPECT_TRUE(output.any_whitespace);
+    EXPECT_TRUE(request->params.unknown_fields.empty()) << one.fields;
+  }
+  const Json compact =
+      parse_body(R"({"prompt":"a","structured_outputs":{"json":{},"disable_any_whitespace":true}})").value();
+  EXPECT_FALSE(parse_completion_request(compact, kOptions)->params.structured_output.any_whitespace);
+}
+
+TEST(Protocol, UnknownFieldsAreToldByName) {
+  const Json completion = parse_body(R"({"prompt":"a","best_of":1,"user":"u","temprature":1,"x":null})").value();
+  EXPECT_EQ(parse_completion_request(completion, kOptions)->params.unknown_fields,
+            (std::vector<std::string>{"temprature", "x"}));
+  const Json chat = parse_body(R"({"messages":[{}],"tools":null,"parallel_tool_calls":true,"max_token":5,"seed":1,
+      "reasoning_effort":null,"chat_template_kwargs":{},"logprobs":false})")
+                        .value();
+  EXPECT_EQ(parse_chat_request(chat, kOptions)->params.unknown_fields, std::vector<std::string>{"max_token"});
+}
+
+TEST(Protocol, ServerOptionsReachTheRequest) {
+  ProtocolOptions options;
+  options.priority_scheduling = true;
+  options.force_include_usage = true;
+  options.return_tokens_as_token_ids = true;
+  options.processed_logprobs = true;
+  options.clamp_max_tokens = true;
+  options.max_logprobs = -1;
+  const auto parse = [&](const char* fields) {
+    return parse_completion_request(parse_body(R"({"prompt":"a",)" + std::string(fields) + "}").value(), options)
+        .value()
+        .params;
+  };
+  const GenerationParams params = parse(R"("priority":-4,"stream":true)");
+  EXPECT_EQ(params.priority, -4);
+  EXPECT_TRUE(params.include_usage && params.return_tokens_as_token_ids && params.clamp_max_tokens &&
+              params.sampling.processed_logprobs);
+  EXPECT_FALSE(parse(R"("stream":false)").include_usage);
+  EXPECT_TRUE(parse(R"("stream":true,"stream_options":{"include_usage":false})").include_usage);
+  EXPECT_FALSE(parse(R"("return_tokens_as_token_ids":false)").return_tokens_as_token_ids);
+  EXPECT_EQ(parse(R"("prompt_logprobs":-1)").sampling.num_prompt_logprobs, std::numeric_limits<int32_t>::max());
+  EXPECT_EQ(parse(R"("logprobs":500)").sampling.num_logprobs, 500);
+}
+
+TEST(Protocol, ToolChoiceDefaultsToAutoWithTools) {
+  using Choice = ToolUse::Choice;
+  const auto use = [](const std::string& fields, const ProtocolOptions& options = kOptions) {
+    return parse_chat_request(parse_body(R"({"messages":[{}])" + fields + "}").value(), options).value();
+  };
+  const std::string tools = R"(,"tools":[{"type":"function","function":{"name":"f","parameters":null}}])";
+  EXPECT_EQ(use("").tool_use.choice, Choice::kNone);
+  EXPECT_EQ(use(R"(,"tools":[],"tool_choice":"auto")").tool_use.choice, Choice::kNone);
+  EXPECT_EQ(use(tools).tool_use.choice, Choice::kAuto);
+  EXPECT_EQ(use(tools + R"(,"tool_choice":"auto","parallel_tool_calls":false)").tool_use.parallel, false);
+  EXPECT_EQ(use(tools + R"(,"tool_choice":"required")").tool_use.choice, Choice::kRequired);
+  const auto named = use(tools + R"(,"tool_choice":{"type":"function","function":{"name":"f"}})");
+  EXPECT_EQ(named.tool_use.choice, Choice::kNamed);
+  EXPECT_EQ(named.tool_use.named_tool, "f");
+  ProtocolOptions options;
+  EXPECT_FALSE(use(tools + R"(,"tool_choice":"none")", options).conversation.tools.is_null());
+  options.exclude_tools_when_tool_choice_none = true;
+  EXPECT_TRUE(use(tools + R"(,"tool_choice":"none")", options).conversation.tools.is_null());
 }
 
 TEST(Protocol, DefaultsComeFromTheModelThenFromHere) {

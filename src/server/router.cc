@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "server/api_error.h"
+#include "server/cors.h"
 #include "server/state.h"
 
 namespace hadal {
@@ -50,13 +51,20 @@ bool equal_in_constant_time(std::string_view secret, std::string_view given) {
   return difference == 0;
 }
 
+// As OpenAI's clients send it, or as Anthropic's do. Every key is compared, whichever fits.
 bool has_key(const ServerOptions& options, const HttpRequest& request) {
-  std::string_view given = request.header("Authorization");
+  std::string_view bearer = request.header("Authorization");
   static constexpr std::string_view kScheme = "Bearer ";
-  if (given.size() < kScheme.size() || !equals_ignoring_case(given.substr(0, kScheme.size()), kScheme)) return false;
-  given.remove_prefix(kScheme.size());
+  const bool has_scheme =
+      bearer.size() >= kScheme.size() && equals_ignoring_case(bearer.substr(0, kScheme.size()), kScheme);
+  bearer = has_scheme ? bearer.substr(kScheme.size()) : std::string_view();
+  const std::string_view plain = request.header("X-Api-Key");
   bool found = false;
-  for (const std::string& key : options.api_keys) found = equal_in_constant_time(key, given) || found;
+  for (const std::string& key : options.api_keys) {
+    if (key.empty()) continue;
+    found = equal_in_constant_time(key, bearer) || found;
+    found = equal_in_constant_time(key, plain) || found;
+  }
   return found;
 }
 
@@ -104,8 +112,19 @@ void call_guarded(const Route& route, const RouteCall& call) {
   try {
     route.handler(call);
   } catch (const std::exception& error) {  // a bug of ours must not take the server down
-    log_error("{} {}: {}", route.method, route.path, error.what());
+    log_error("{} {}, request {}: {}", route.method, route.path, request_id(call.exchange->request()), error.what());
     call.exchange->respond(api_error_response({500, "Internal server error"}));
+  }
+}
+
+// "/x/v1/models" -> "/v1/models" for "/x" and "/x/".
+void remove_root_path(std::string_view root, std::string* path) {
+  while (root.ends_with('/')) root.remove_suffix(1);
+  if (root.empty() || !path->starts_with(root)) return;
+  if (path->size() == root.size()) {
+    *path = "/";
+  } else if ((*path)[root.size()] == '/') {
+    path->erase(0, root.size());
   }
 }
 
@@ -123,6 +142,11 @@ const Route* find_route(const HttpRequest& request) {
   return nullptr;
 }
 
+std::string_view request_id(const HttpRequest& request) {
+  const std::string_view given = request.header("X-Request-Id");
+  return given.empty() ? request.header(kMadeRequestId) : given;
+}
+
 std::string method_label(const std::string& method) {
   static constexpr const char* kKnown[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"};
   const bool known = std::find(std::begin(kKnown), std::end(kKnown), method) != std::end(kKnown);
@@ -130,6 +154,7 @@ std::string method_label(const std::string& method) {
 }
 
 HttpHeaders prepare_request(const ServerOptions& options, HttpRequest& request) {
+  remove_root_path(options.root_path, &request.path);
   const auto erase = [&](std::string_view name) {
     std::erase_if(request.headers, [&](const auto& header) { return equals_ignoring_case(header.first, name); });
   };
@@ -141,21 +166,8 @@ HttpHeaders prepare_request(const ServerOptions& options, HttpRequest& request) 
     erase("X-Request-Id");
     request.headers.emplace_back(kMadeRequestId, id);
   }
-  HttpHeaders headers = {{"X-Request-Id", id}};
-  const std::string_view origin = request.header("Origin");
-  if (origin.empty()) return headers;
-  for (const std::string& allowed : options.allowed_origins) {
-    if (allowed != "*" && allowed != origin) continue;
-    headers.emplace_back("Access-Control-Allow-Origin", allowed);
-    if (allowed != "*") headers.emplace_back("Vary", "Origin");
-    if (request.method == "OPTIONS") {
-      headers.emplace_back("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS");
-      const std::string_view wanted = request.header("Access-Control-Request-Headers");
-      headers.emplace_back("Access-Control-Allow-Headers", wanted.empty() ? "*" : wanted);
-      headers.emplace_back("Access-Control-Max-Age", "600");
-    }
-    break;
-  }
+  HttpHeaders headers = cors_headers(options.cors, request);
+  headers.emplace_back("X-Request-Id", std::move(id));
   return headers;
 }
 
@@ -164,8 +176,8 @@ void dispatch_request(const std::shared_ptr<Server::State>& state, std::shared_p
   const Route* route = find_route(request);
   if (route != nullptr && route->on_worker) state->num_active.fetch_add(1);  // until the access report
   if (request.method != "OPTIONS" && needs_key(state->options, route) && !has_key(state->options, request)) {
-    return exchange->respond(
-        api_error_response({401, "Unauthorized: a valid API key is needed, as Authorization: Bearer"}));
+    return exchange->respond(api_error_response(
+        {401, "Unauthorized: a valid API key is needed, as Authorization: Bearer KEY or X-Api-Key: KEY"}));
   }
   if (route == nullptr) return answer_unmatched(*exchange);
   if (const auto error = refusal(*state, request, *route)) return exchange->respond(api_error_response(*error));

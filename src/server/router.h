@@ -42,7 +42,11 @@ std::string method_label(const std::string& method);
 // The request header that carries the id which the server made because the client gave none.
 inline constexpr char kMadeRequestId[] = "X-Hadal-Request-Id";
 
-// CORS and request-id headers of the answer; gives the request an id (kMadeRequestId) if it has none.
+// The client's, or the one made for it.
+std::string_view request_id(const HttpRequest& request);
+
+// Takes the root path off, and gives the request an id (kMadeRequestId) if it has none. Returns the CORS and request-id
+// headers of the answer.
 HttpHeaders prepare_request(const ServerOptions& options, HttpRequest& request);
 
 }  // namespace hadal

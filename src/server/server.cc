@@ -3,12 +3,14 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "base/log.h"
+#include "base/log_record.h"
+#include "server/access_log.h"
 #include "server/api_error.h"
 #include "server/generation.h"
 #include "server/router.h"
 #include "server/state.h"
 #include "text/reasoning_parser.h"
+#include "text/tool_format.h"
 
 namespace hadal {
 namespace {
@@ -18,18 +20,45 @@ constexpr auto kAbortFlushTime = std::chrono::seconds(2);  // for error events o
 // Left out of the HTTP metrics.
 bool is_service_route(const Route* route) { return route != nullptr && route->while_loading; }
 
+void log_access(const ServerOptions& options, const HttpAccess& access, bool is_service) {
+  const auto& excluded = options.access_log_excluded_paths;
+  if (!options.log_access || std::find(excluded.begin(), excluded.end(), access.request.path) != excluded.end()) return;
+  // Probes and scrapers would drown the requests that users make.
+  const LogLevel level = is_service ? LogLevel::kDebug : LogLevel::kInfo;
+  if (log_enabled(level)) log_record(level, access_line(access), access_fields(access));
+}
+
 void report_access(Server::State& state, const HttpAccess& access) {
   const HttpRequest& request = access.request;
   const Route* route = find_route(request);
   if (route != nullptr && route->on_worker) state.num_active.fetch_sub(1);
-  if (state.options.log_access) {
-    // Probes and scrapers would drown the requests that users make.
-    log_at(is_service_route(route) ? LogLevel::kDebug : LogLevel::kInfo, "{} - \"{} {} HTTP/1.1\" {} {}",
-           request.client, method_label(request.method), request.path.substr(0, 200), access.status,
-           http_reason(access.status));
-  }
+  if (access.cut_short && state.options.log_requests) log_info("Aborted request {}.", access.request_id);
+  log_access(state.options, access, is_service_route(route));
   if (is_service_route(route)) return;
   state.metrics().count_http(access, method_label(request.method), route == nullptr ? "none" : route->path);
+}
+
+void log_rates(Server::State& state) {
+  const auto now = RateLog::Clock::now();
+  if (!state.options.log_stats || !state.rates.is_due(now)) return;
+  const auto serving = state.context();
+  if (serving == nullptr) return;
+  if (const auto line = state.rates.line(now, serving->engine->stats())) log_info("{}", *line);
+}
+
+Status check_options(const ServerOptions& options) {
+  if (options.served_model_names.empty()) return make_error(ErrorCode::kInvalidArgument, "no served model name");
+  if (!options.root_path.empty() && options.root_path[0] != '/') {
+    return make_error(ErrorCode::kInvalidArgument, "root path \"{}\" must begin with a slash", options.root_path);
+  }
+  const bool some_key_empty =
+      std::any_of(options.api_keys.begin(), options.api_keys.end(), [](const auto& key) { return key.empty(); });
+  if (some_key_empty) return make_error(ErrorCode::kInvalidArgument, "an API key is empty: nobody could send it");
+  const TlsOptions& tls = options.tls;
+  if (tls.certificate_file.empty() && (!tls.key_file.empty() || !tls.client_ca_file.empty())) {
+    return make_error(ErrorCode::kInvalidArgument, "TLS key or client authorities without a certificate");
+  }
+  return {};
 }
 
 HttpServerOptions http_options(const std::shared_ptr<Server::State>& state) {
@@ -38,6 +67,8 @@ HttpServerOptions http_options(const std::shared_ptr<Server::State>& state) {
   return {
       .host = options.host,
       .port = options.port,
+      .unix_socket = options.unix_socket,
+      .tls = options.tls,
       .num_io_threads = options.num_io_threads,
       .limits = options.http,
       .handler =
@@ -49,7 +80,8 @@ HttpServerOptions http_options(const std::shared_ptr<Server::State>& state) {
           [](int status, const std::string& message) {
             return api_error_response({.status = status, .message = message, .retry_after_s = status == 503 ? 1 : 0});
           },
-      .on_access = [raw](const HttpAccess& access) { report_access(*raw, access); }};
+      .on_access = [raw](const HttpAccess& access) { report_access(*raw, access); },
+      .on_tick = [raw] { log_rates(*raw); }};
 }
 
 }  // namespace
@@ -72,6 +104,13 @@ ProtocolOptions Server::State::protocol_options(const ServingContext& context) c
   protocol.defaults = context.facts.defaults;
   protocol.max_logprobs = options.max_logprobs;
   protocol.trust_request_chat_template = options.trust_request_chat_template;
+  protocol.priority_scheduling = options.priority_scheduling;
+  protocol.processed_logprobs = options.processed_logprobs;
+  protocol.clamp_max_tokens = options.clamp_max_tokens;
+  protocol.force_include_usage = options.force_include_usage;
+  protocol.return_tokens_as_token_ids = options.return_tokens_as_token_ids;
+  protocol.exclude_tools_when_tool_choice_none = options.exclude_tools_when_tool_choice_none;
+  protocol.default_chat_template_kwargs = options.default_chat_template_kwargs;
   return protocol;
 }
 
@@ -118,10 +157,20 @@ Server::Server(std::shared_ptr<State> state) : state_(std::move(state)) {}
 Server::~Server() { shutdown(std::chrono::milliseconds(0)); }
 
 Expected<std::unique_ptr<Server>> Server::start(ServerOptions options) {
-  if (options.served_model_names.empty()) return make_error(ErrorCode::kInvalidArgument, "no served model name");
+  HADAL_RETURN_IF_ERROR(check_options(options));
   HADAL_ASSIGN_OR_RETURN([[maybe_unused]] const auto mode, reasoning_mode(options.reasoning_parser, false));
+  HADAL_ASSIGN_OR_RETURN([[maybe_unused]] const auto* format,
+                         choose_tool_format(options.tool_call_parser, nullptr, ""));
+  static constexpr std::string_view kReasoningFields[] = {"both", "reasoning_content", "reasoning"};
+  if (std::find(std::begin(kReasoningFields), std::end(kReasoningFields), options.reasoning_field) ==
+      std::end(kReasoningFields)) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "the reasoning field must be both, reasoning_content or reasoning, got \"{}\"",
+                      options.reasoning_field);
+  }
   auto state = std::make_shared<State>(std::move(options));
   HADAL_ASSIGN_OR_RETURN(state->http, HttpServer::start(http_options(state)));
+  state->started_http = state->http.get();
   return std::unique_ptr<Server>(new Server(std::move(state)));
 }
 
@@ -135,12 +184,14 @@ void Server::set_loading_progress(double fraction, std::string what) {
 
 void Server::attach(ServingContext context) {
   HADAL_CHECK(context.engine != nullptr && context.tokenizer != nullptr && state_->context() == nullptr);
-  state_->metrics().attach(state_->options.served_model_names.front(), context.facts);
-  state_->metrics().read_engine_stats([weak = std::weak_ptr<State>(state_)]() -> EngineStats {
-    const auto state = weak.lock();
-    const auto serving = state == nullptr ? nullptr : state->context();
-    return serving == nullptr ? EngineStats{} : serving->engine->stats();
-  });
+  if (state_->options.log_stats) {
+    state_->metrics().attach(state_->options.served_model_names.front(), context.facts);
+    state_->metrics().read_engine_stats([weak = std::weak_ptr<State>(state_)]() -> EngineStats {
+      const auto state = weak.lock();
+      const auto serving = state == nullptr ? nullptr : state->context();
+      return serving == nullptr ? EngineStats{} : serving->engine->stats();
+    });
+  }
   const std::lock_guard lock(state_->mutex);
   state_->context_locked = std::make_shared<const ServingContext>(std::move(context));
 }
@@ -155,6 +206,11 @@ StepObserver Server::step_observer() {
 MetricsRegistry& Server::metrics() { return state_->metrics().registry(); }
 
 int64_t Server::num_active_requests() const { return state_->num_active.load(); }
+
+bool Server::healthy() const {
+  const auto serving = state_->context();
+  return serving != nullptr && !state_->draining && serving->engine->healthy() && !state_->stalled();
+}
 
 bool Server::shutdown(std::chrono::milliseconds limit) {
   const std::lock_guard lock(state_->shutdown_mutex);

@@ -219,6 +219,9 @@ TEST(Server, LoadingThenReady) {
   EXPECT_EQ(health.json()["progress"], 0.25);
   EXPECT_EQ(health.json()["step"], "reading weights");
   EXPECT_EQ(s.get("/ping").status, 503);
+  EXPECT_EQ(s.get("/health/ready").status, 503);
+  EXPECT_EQ(s.get("/health/live").status, 200);
+  EXPECT_EQ(s.get("/health/live").body, "");
   EXPECT_EQ(s.get("/version").status, 200);
   EXPECT_EQ(s.get("/metrics").status, 200);
   expect_error(s.get("/v1/models"), 503, "Loading model");
@@ -266,6 +269,14 @@ TEST(Server, DrainLetsRunningRequestsEnd) {
   const HttpReply version = kept.read_reply();
   EXPECT_EQ(version.status, 200);
   EXPECT_EQ(version.header("connection"), "close");
+  const HttpReply health = s.get("/health");  // a load balancer's probe is answered, not refused
+  expect_error(health, 503, "draining");
+  EXPECT_EQ(health.header("connection"), "close");
+  EXPECT_EQ(s.get("/health/live").status, 200);
+  const HttpReply refused = s.post("/v1/completions", R"({"prompt":"a"})");
+  expect_error(refused, 503, "shutting down");
+  EXPECT_EQ(refused.header("retry-after"), "1");
+  EXPECT_EQ(refused.header("connection"), "close");
   s.engine->release();
   EXPECT_EQ(joined(running.read_reply().events(), "/choices/0/text"), "abc");
   stopper.join();
@@ -368,8 +379,66 @@ TEST(Server, MetricsCountExactly) {
   EXPECT_TRUE(std::isnan(s.metric(R"(http_requests_total{handler="/metrics",method="GET",status="2xx"})")));
 }
 
+TEST(Server, MetricsCarryOldAndNewNames) {
+  const TestServer s("hello");
+  EXPECT_EQ(s.post("/v1/completions", R"({"prompt":"hello","max_tokens":3})").status, 200);
+  const std::string plain = R"(model_name="m",engine="0")";
+  const std::string labels = "{" + plain + "}";
+  const std::pair<std::string, double> expected[] = {
+      {"vllm:num_requests_waiting_by_reason{" + plain + R"(,reason="capacity"})", 0},
+      {"vllm:num_requests_waiting_by_reason{" + plain + R"(,reason="deferred"})", 0},
+      {"vllm:num_requests_swapped" + labels, 0},
+      {"vllm:gpu_cache_usage_perc" + labels, 0},
+      {"vllm:kv_cache_usage_perc" + labels, 0},
+      {"vllm:cpu_cache_usage_perc" + labels, 0},
+      {"vllm:gpu_prefix_cache_hit_rate" + labels, 0},
+      {"vllm:cpu_prefix_cache_hit_rate" + labels, -1},
+      {"vllm:prompt_tokens_by_source_total{" + plain + R"(,source="local_compute"})", 5},  // FakeEngine caches one
+      {"vllm:prompt_tokens_by_source_total{" + plain + R"(,source="local_cache_hit"})", 1},
+      {"vllm:prompt_tokens_by_source_total{" + plain + R"(,source="external_kv_transfer"})", 0},
+      {"vllm:prompt_tokens_cached_total" + labels, 1},
+      {"vllm:prompt_tokens_recomputed_total" + labels, 0},
+      {"vllm:request_prefill_kv_computed_tokens_sum" + labels, 5},
+      {"vllm:request_prefill_kv_computed_tokens_count" + labels, 1},
+      {"vllm:time_in_queue_requests_count" + labels, 1},
+      {"vllm:model_forward_time_milliseconds_count" + labels, 3},
+      {"vllm:model_execute_time_milliseconds_sum" + labels, 1500},
+      {"vllm:spec_decode_num_drafts_total" + labels, 0},
+      {"vllm:spec_decode_num_accepted_tokens_per_pos_total{" + plain + R"(,position="0"})", 0},
+      {"vllm:tokens_total" + labels, 0},
+  };
+  EXPECT_TRUE(eventually([&] { return s.metric("vllm:iteration_tokens_total_count" + labels) == 3; }));
+  for (const auto& [name, value] : expected) EXPECT_EQ(s.metric(name), value) << name;
+  EXPECT_GT(s.metric("process_max_fds"), 0);
+  EXPECT_GT(s.metric("process_resident_memory_bytes"), 0);
+  EXPECT_GT(s.metric("process_virtual_memory_bytes"), s.metric("process_resident_memory_bytes"));
+}
+
+TEST(Server, WithoutStatisticsThereAreNoEngineMetrics) {
+  ServerOptions options;
+  options.log_stats = false;
+  const TestServer s("hello", options);
+  EXPECT_EQ(s.post("/v1/completions", R"({"prompt":"hello"})").status, 200);
+  EXPECT_TRUE(eventually(
+      [&] { return s.metric(R"(http_requests_total{handler="/v1/completions",method="POST",status="2xx"})") == 1; }));
+  const std::string text = s.get("/metrics").body;
+  EXPECT_EQ(text.find("vllm:"), std::string::npos);
+  EXPECT_EQ(text.find("hadal_step"), std::string::npos);
+  EXPECT_NE(text.find("process_open_fds"), std::string::npos);
+}
+
 TEST(Server, OptionsAreChecked) {
   EXPECT_FALSE(Server::start({}).has_value());
+  const auto refused = [](auto change) {
+    ServerOptions options{.host = "127.0.0.1", .port = 0, .served_model_names = {"m"}};
+    change(options);
+    const auto started = Server::start(options);
+    return !started.has_value() && started.error().code == ErrorCode::kInvalidArgument;
+  };
+  EXPECT_TRUE(refused([](ServerOptions& o) { o.root_path = "x"; }));
+  EXPECT_TRUE(refused([](ServerOptions& o) { o.api_keys = {"a", ""}; }));
+  EXPECT_TRUE(refused([](ServerOptions& o) { o.tls.key_file = "key.pem"; }));
+  EXPECT_TRUE(refused([](ServerOptions& o) { o.tls.certificate_file = "absent.pem"; }));
   ServerOptions options{.host = "127.0.0.1", .port = 0, .served_model_names = {"m"}};
   options.reasoning_parser = "deepseek_r2";
   EXPECT_FALSE(Server::start(options).has_value());

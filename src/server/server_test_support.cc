@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -118,7 +119,7 @@ void FakeEngine::abort(const std::string& request_id) {
 
 EngineStats FakeEngine::stats() const {
   const std::lock_guard lock(mutex_);
-  EngineStats stats;
+  EngineStats stats = totals_;
   stats.num_requests_running = static_cast<int64_t>(running_.size());
   stats.num_preemptions = 7;
   return stats;
@@ -211,6 +212,8 @@ void FakeEngine::run_step(std::unique_lock<std::mutex>& lock) {
     if (ended) running_.erase(std::find(running_.begin(), running_.end(), one));
   }
   if (may_step && steps_allowed_ > 0) --steps_allowed_;
+  totals_.prompt_tokens += static_cast<uint64_t>(record.num_prefill_tokens);
+  totals_.generation_tokens += static_cast<uint64_t>(record.num_generated_tokens);
   record.duration_s = 0.5;
   record.sampling_s = 0.125;
   record.forward.num_threads = 3;
@@ -220,6 +223,21 @@ void FakeEngine::run_step(std::unique_lock<std::mutex>& lock) {
   if (observer_ && record.num_generated_tokens > 0) observer_(record);
   changed_.notify_all();
 }
+
+namespace {
+
+// The script's token if the constraint allows it, else the lowest id that it allows, blanks last.
+int32_t constrained(TokenConstraint& constraint, int32_t wish) {
+  std::vector<float> logits(kTestVocabSize, 0.0F);
+  std::fill_n(logits.begin(), ' ' + 1, -1.0F);
+  logits[static_cast<size_t>(wish)] = 1;
+  constraint.apply(logits.data(), kTestVocabSize);
+  const auto best = static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  constraint.accept(best);
+  return best;
+}
+
+}  // namespace
 
 RequestOutput FakeEngine::advance(Running* running, StepRecord* record) const {
   const SamplingParams& sampling = running->request.sampling;
@@ -249,7 +267,8 @@ RequestOutput FakeEngine::advance(Running* running, StepRecord* record) const {
   }
   for (int i = 0; i < tokens_per_step_ && output.finish_reason == FinishReason::kNone; ++i) {
     const size_t k = running->num_made++;
-    const int32_t id = k < running->answer.size() ? running->answer[k] : kTestEos;
+    int32_t id = k < running->answer.size() ? running->answer[k] : kTestEos;
+    if (running->request.constraint) id = constrained(*running->request.constraint, id);
     output.tokens.push_back(make(id, -static_cast<float>(k + 1) / 8, sampling.num_logprobs));
     ++record->num_generated_tokens;
     const auto& stops = sampling.stop_token_ids;
@@ -291,15 +310,27 @@ std::vector<std::string> HttpReply::events() const {
   return out;
 }
 
-TestClient::TestClient(uint16_t port) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
+TestClient::TestClient(uint16_t port) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(port);
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  open(reinterpret_cast<sockaddr*>(&address), sizeof address);
+}
+
+TestClient::TestClient(const std::string& unix_socket) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  unix_socket.copy(address.sun_path, sizeof address.sun_path - 1);
+  open(reinterpret_cast<sockaddr*>(&address), sizeof address);
+}
+
+void TestClient::open(const sockaddr* address, size_t size) {
+  fd_ = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const timeval timeout{.tv_sec = 120, .tv_usec = 0};
   setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
   setsockopt(fd_, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
-  if (connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) give_up("cannot connect");
+  if (connect(fd_, address, static_cast<socklen_t>(size)) != 0) give_up("cannot connect");
 }
 
 TestClient::~TestClient() { close(); }

@@ -16,6 +16,8 @@
 #include "engine/engine.h"
 #include "server/server.h"
 
+struct sockaddr;
+
 namespace hadal {
 
 // Ids 0..255 are the bytes; then these.
@@ -27,7 +29,8 @@ inline constexpr int32_t kTestVocabSize = 260;
 std::shared_ptr<const Tokenizer> test_tokenizer();
 std::vector<int32_t> test_ids(std::string_view text);  // one id per byte, markers included
 
-// Answers each request with its script, one token per step, then EOS; obeys max_tokens and stop_token_ids. The k-th
+// Answers each request with its script, one token per step, then EOS; obeys max_tokens, stop_token_ids and the
+// constraint (a forbidden token is replaced by the lowest allowed one, blanks last). The k-th
 // token has logprob -(k + 1) / 8, alternatives are the next ids at one less each.
 class FakeEngine : public Engine {
  public:
@@ -74,6 +77,7 @@ class FakeEngine : public Engine {
   std::vector<std::shared_ptr<Running>> running_;
   std::vector<Request> seen_;
   size_t num_aborted_ = 0;
+  EngineStats totals_;  // tokens only
   size_t max_running_ = 1024;
   int tokens_per_step_ = 1;
   bool held_ = false;
@@ -97,6 +101,7 @@ struct HttpReply {
 class TestClient {
  public:
   explicit TestClient(uint16_t port);
+  explicit TestClient(const std::string& unix_socket);
   ~TestClient();
   void send(std::string_view bytes);
   bool try_send(std::string_view bytes);  // false once the peer refuses more
@@ -109,6 +114,7 @@ class TestClient {
   void set_receive_buffer(int num_bytes);
 
  private:
+  void open(const sockaddr* address, size_t size);
   bool fill();
   int fd_ = -1;
   std::string buffer_;

@@ -1,10 +1,11 @@
-// vLLM's metric names over the registry: what dashboards, benchmark clients and vLLM's own counting test read.
-// Definitions are vLLM's; a request's times are seen from the server.
+// What the server counts for dashboards, benchmark clients and vLLM's own counting test: the engine's metrics
+// (engine_metrics.h), HTTP and the process. A request's times are seen from the server.
 #pragma once
 
 #include <atomic>
 #include <chrono>
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "base/metrics.h"
@@ -13,6 +14,7 @@
 
 namespace hadal {
 
+struct EngineMetrics;
 struct ModelFacts;
 
 // Times of one engine request, in seconds; negative: did not happen.
@@ -28,16 +30,18 @@ struct FinishedRequest {
   FinishReason reason = FinishReason::kNone;
   RequestTimes times;
   int64_t num_prompt_tokens = 0;
+  int64_t num_cached_tokens = 0;  // of them
   int64_t num_generated_tokens = 0;
   int64_t max_tokens = 0;
 };
 
-// Thread-safe, lock-free once attached.
+// Thread-safe; counting takes no lock, but for HTTP.
 class ServingMetrics {
  public:
   ServingMetrics();
+  ~ServingMetrics();
 
-  // Registers the engine metrics. Once, before the first request.
+  // Registers the engine metrics, which are not counted before. Once.
   void attach(const std::string& model_name, const ModelFacts& facts);
   // `read` is called at each scrape.
   void read_engine_stats(std::function<EngineStats()> read);
@@ -53,17 +57,12 @@ class ServingMetrics {
   MetricsRegistry& registry() { return registry_; }
 
  private:
-  void attach_counters(const MetricLabels& labels);
-  void attach_step_counters();
-  void attach_histograms(const MetricLabels& labels, int64_t max_model_len);
-  void copy_engine_stats();
   void register_process_metrics();
 
   MetricsRegistry registry_;
   std::function<EngineStats()> read_stats_;
-  std::atomic<bool> attached_{false};
-  struct EngineMetrics;
-  std::shared_ptr<EngineMetrics> engine_;
+  std::unique_ptr<EngineMetrics> owned_engine_;
+  std::atomic<EngineMetrics*> engine_{nullptr};  // null: not attached, or switched off
 };
 
 }  // namespace hadal

@@ -9,8 +9,11 @@
 #include <unordered_map>
 
 #include "server/http.h"
+#include "server/rate_log.h"
+#include "server/responses_store.h"
 #include "server/server.h"
 #include "server/serving_metrics.h"
+#include "server/structured_output.h"
 #include "server/worker_pool.h"
 
 namespace hadal {
@@ -55,14 +58,20 @@ struct Server::State : public std::enable_shared_from_this<Server::State> {
   std::string loading_what;                                                      // under mutex
   std::unordered_map<const Generation*, std::weak_ptr<Generation>> generations;  // under mutex
 
+  ResponsesStore responses;
+  GrammarVocabularyCache grammar_vocabulary;
+
   std::atomic<bool> draining{false};
   std::atomic<int64_t> num_active{0};  // requests of counted routes
   std::atomic<int64_t> num_engine_requests{0};
   std::atomic<int64_t> busy_since_ms{0};
   std::atomic<uint64_t> next_serial{0};
 
+  RateLog rates;  // on the IO thread of HttpServerOptions::on_tick
+
   WorkerPool workers;
   std::unique_ptr<HttpServer> http;
+  std::atomic<const HttpServer*> started_http{nullptr};  // for handlers, which may run before `http` is set
   std::mutex shutdown_mutex;
   bool shut_down = false;       // under shutdown_mutex
   bool shut_down_clean = true;  // under shutdown_mutex

@@ -1,18 +1,22 @@
 #include "text/detokenizer.h"
 
+#include <algorithm>
+
 #include "base/utf8.h"
 
 namespace hadal {
 
 StreamingDetokenizer::StreamingDetokenizer(const Tokenizer& tokenizer, bool skip_special_tokens,
-                                           std::span<const int32_t> previous_ids)
-    : tokenizer_(tokenizer), skip_special_tokens_(skip_special_tokens) {
+                                           std::span<const int32_t> previous_ids, std::vector<int32_t> never_skipped)
+    : tokenizer_(tokenizer), skip_special_tokens_(skip_special_tokens), never_skipped_(std::move(never_skipped)) {
   for (const int32_t id : previous_ids) push(id);
 }
 
 std::string StreamingDetokenizer::push(int32_t id) {
   std::string text;
-  if (skip_special_tokens_ && tokenizer_.is_special(id)) return text;
+  if (skip_special_tokens_ && tokenizer_.is_special(id)) {
+    if (std::find(never_skipped_.begin(), never_skipped_.end(), id) == never_skipped_.end()) return text;
+  }
   pending_ += tokenizer_.token_bytes(id);
   std::string_view rest = pending_;
   while (!rest.empty()) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "text/tokenizer.h"
 
@@ -14,9 +15,10 @@ namespace hadal {
 class StreamingDetokenizer {
  public:
   // Keeps a reference: the tokenizer must outlive this. `previous_ids` precede the stream (the prompt): a character
-  // they leave half-written is completed by the first pushed ids; their own text is not returned.
-  StreamingDetokenizer(const Tokenizer& tokenizer, bool skip_special_tokens,
-                       std::span<const int32_t> previous_ids = {});
+  // they leave half-written is completed by the first pushed ids; their own text is not returned. `never_skipped`:
+  // special tokens whose text is wanted whatever skip_special_tokens says.
+  StreamingDetokenizer(const Tokenizer& tokenizer, bool skip_special_tokens, std::span<const int32_t> previous_ids = {},
+                       std::vector<int32_t> never_skipped = {});
 
   // The text that became complete; often "" (an incomplete character of at most 3 bytes is held back).
   std::string push(int32_t id);
@@ -27,6 +29,7 @@ class StreamingDetokenizer {
  private:
   const Tokenizer& tokenizer_;
   bool skip_special_tokens_;
+  const std::vector<int32_t> never_skipped_;
   std::string pending_;  // the incomplete tail, at most 3 bytes between calls
 };
 

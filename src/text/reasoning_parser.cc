@@ -1,8 +1,7 @@
 #include "text/reasoning_parser.h"
 
-#include <algorithm>
-
 #include "base/names.h"
+#include "text/marker_search.h"
 #include "text/python_text.h"
 
 namespace hadal {
@@ -10,17 +9,6 @@ namespace {
 
 constexpr std::string_view kThinkBegin = "<think>";
 constexpr std::string_view kThinkEnd = "</think>";
-
-// Bytes at the end of text that could begin one of the markers.
-size_t partial_marker_bytes(std::string_view text, const std::vector<std::string>& markers) {
-  size_t longest = 0;
-  for (const std::string& marker : markers) {
-    for (size_t n = std::min(marker.size() - 1, text.size()); n > longest; --n) {
-      if (text.ends_with(std::string_view(marker).substr(0, n))) longest = n;
-    }
-  }
-  return longest;
-}
 
 }  // namespace
 
@@ -89,18 +77,14 @@ bool ReasoningParser::step_start(ReasoningDelta&, bool at_end) {
 
 // Returns true when the reasoning is over and held_ is content.
 bool ReasoningParser::step_reasoning(ReasoningDelta& delta, bool at_end) {
-  size_t first = std::string::npos, which = 0;
-  for (size_t i = 0; i < end_markers_.size(); ++i) {
-    const size_t found = held_.find(end_markers_[i]);
-    if (found < first) first = found, which = i;
-  }
-  if (first != std::string::npos) {
-    delta.reasoning += held_.substr(0, first);
-    held_.erase(0, first + (which == 0 ? kThinkEnd.size() : 0));
+  const std::span<const std::string> markers(end_markers_);
+  if (const MarkerMatch end = find_marker(held_, markers); end.found()) {
+    delta.reasoning += held_.substr(0, end.begin);
+    held_.erase(0, end.begin + (end.which == 0 ? kThinkEnd.size() : 0));
     state_ = State::kContent;
     return true;
   }
-  const size_t keep = at_end ? 0 : partial_marker_bytes(held_, end_markers_);
+  const size_t keep = at_end ? 0 : partial_marker_bytes(held_, markers);
   delta.reasoning += held_.substr(0, held_.size() - keep);
   held_.erase(0, held_.size() - keep);
   return false;

@@ -48,7 +48,9 @@ class ReasoningParser {
   ReasoningDelta flush();
 
   // Where the next byte would go, as far as known: a grammar mask applies only once this is false.
-  bool in_reasoning() const { return state_ == State::kReasoning; }
+  bool in_reasoning() const { return state_ == State::kReasoning || state_ == State::kStartOfReasoning; }
+  // Whether the answer begins with reasoning is not known yet.
+  bool is_undecided() const { return state_ == State::kStartOfAnswer; }
   // True once the answer is known to have a reasoning part, even an empty one.
   bool saw_reasoning() const { return saw_reasoning_; }
 

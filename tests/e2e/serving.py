@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-READY = re.compile(r"http://([\d.]+):(\d+)")
+READY = re.compile(r"https?://([\d.]+):(\d+)")
 
 
 class Server:

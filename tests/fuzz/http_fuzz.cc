@@ -1,5 +1,5 @@
 // HttpRequestParser: no bytes crash it, limits hold, and the outcome does not depend on how the bytes are cut. A parsed
-// request's head, written out again by us, can not carry a line break out of a value.
+// request's head has only CR LF line breaks and, written out again by us, can not carry one out of a value.
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -53,6 +53,16 @@ Outcome parse_all(std::string_view bytes, size_t step) {
   return outcome;
 }
 
+// A head that was accepted holds no line break but CR LF: nobody else can see other lines in it.
+void check_line_breaks(std::string_view bytes) {
+  const std::string_view head = bytes.substr(0, bytes.find("\r\n\r\n"));
+  for (size_t i = 0; i < head.size(); ++i) {
+    const bool after_return = i > 0 && head[i - 1] == '\r';
+    if ((head[i] == '\n') != after_return) std::abort();
+    if (i > 0 && head[i - 1] == '\n' && (head[i] == ' ' || head[i] == '\t')) std::abort();
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -61,5 +71,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Outcome whole = parse_all(bytes, bytes.size() + 1);
   const Outcome pieces = parse_all(bytes, 1);
   if (whole.requests != pieces.requests) std::abort();
+  if (!whole.requests.empty()) check_line_breaks(bytes);
   return 0;
 }

@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "eval/http_answers.h"
-#include "eval/http_reply.h"
+#include "net/http_reply.h"
 
 namespace {
 

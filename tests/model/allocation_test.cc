@@ -46,6 +46,28 @@ TEST(Allocation, ForwardAllocatesNothing) {
   }
 }
 
+// Opening may: it makes the list of pieces.
+TEST(Allocation, PiecesAllocateNothing) {
+  const TempDir root;
+  write_tiny_checkpoint(root.path() / "model", tiny_config(), SynthWeights::kFp8);
+  TestRunner runner(root.path() / "model", {.num_threads = 2, .max_tokens_between = 1});
+  const std::vector<int32_t> ids = random_ids(43, 512, 1), rows = {0, 42}, row = {0};
+  const TestSequence sequence = runner.make_sequence(ids, 8), decoding = runner.make_sequence(ids, 8);
+  const SequenceSpan span = {.num_tokens = 43, .expanded_end = 40, .block_table = sequence.block_table};
+  const SequenceSpan one = {.num_tokens = 1, .block_table = decoding.block_table};
+  std::vector<float> logits(2 * 512);
+  ASSERT_TRUE(runner.model().open_step({ids, {&span, 1}, rows}));
+  const int64_t num_pieces = runner.model().num_pieces();
+  const int64_t before = num_allocations;
+  bool ok = true;
+  for (int64_t i = 0; i < num_pieces; ++i) {
+    ok = ok && runner.model().run_pieces(1, logits.data()).has_value();
+    ok = ok && runner.model().forward({std::span(ids).first(1), {&one, 1}, row}, logits.data()).has_value();
+  }
+  EXPECT_EQ(num_allocations - before, 0);
+  EXPECT_TRUE(ok);
+}
+
 TEST(Workspace, HasRoomForDecodedRows) {
   const TempDir root;
   write_tiny_checkpoint(root.path() / "model", tiny_config(), SynthWeights::kFp8);

@@ -34,8 +34,9 @@ std::unique_ptr<DeepseekV3Model> load(const std::filesystem::path& dir, Isa isa,
                                            ForwardObserver());
 }
 
-// Logits of one step: some sequences at depths of many segments and of one, and a chunk of a prompt.
-std::vector<float> step_logits(DeepseekV3Model& model, const std::vector<int64_t>& depths) {
+// Logits of one step: some sequences at depths of many segments and of one, and a chunk of a prompt. In so many pieces
+// at a time; 0: whole.
+std::vector<float> step_logits(DeepseekV3Model& model, const std::vector<int64_t>& depths, int64_t num_pieces = 0) {
   EXPECT_TRUE(model.allocate_kv(512, kBlockSize, 64).has_value());
   model.fill_kv(5);
   std::vector<std::vector<int32_t>> tables;
@@ -59,8 +60,17 @@ std::vector<float> step_logits(DeepseekV3Model& model, const std::vector<int64_t
   for (size_t i = 0; i < spans.size(); ++i) spans[i].block_table = tables[i];
   for (int64_t i = 0; i < row; ++i) rows.push_back(static_cast<int32_t>(i));
   std::vector<float> logits(static_cast<size_t>(row * model.vocab_size()));
-  const Status done = model.forward({std::span(ids).first(static_cast<size_t>(row)), spans, rows}, logits.data());
-  EXPECT_TRUE(done.has_value()) << done.error().message;
+  const StepInput input = {std::span(ids).first(static_cast<size_t>(row)), spans, rows};
+  if (num_pieces == 0) {
+    const Status done = model.forward(input, logits.data());
+    EXPECT_TRUE(done.has_value()) << done.error().message;
+    return logits;
+  }
+  EXPECT_TRUE(model.prepare_pieces(1).has_value());
+  EXPECT_TRUE(model.open_step(input).has_value());
+  for (int64_t left = model.num_pieces(); left > 0; left -= num_pieces) {
+    EXPECT_TRUE(model.run_pieces(std::min(num_pieces, left), logits.data()).has_value());
+  }
   return logits;
 }
 
@@ -82,10 +92,13 @@ TEST_P(Placement, ChangesNoBit) {
     for (const NodeShares& shares : {NodeShares{.num_nodes = 1, .node_of_worker = {0, 0, 0}},
                                      NodeShares{.num_nodes = 3, .node_of_worker = {0, 1, 2, 0}}}) {
       const auto model = load(root.path() / "model", isa, kv_dtype, shares);
-      const std::vector<float> got = step_logits(*model, depths);
-      ASSERT_EQ(got.size(), wanted.size());
-      EXPECT_EQ(std::memcmp(got.data(), wanted.data(), got.size() * sizeof(float)), 0)
-          << shares.num_threads() << " threads on " << shares.num_nodes << " nodes, first depth " << depths.front();
+      for (const int64_t num_pieces : {0, 2}) {
+        const std::vector<float> got = step_logits(*model, depths, num_pieces);
+        ASSERT_EQ(got.size(), wanted.size());
+        EXPECT_EQ(std::memcmp(got.data(), wanted.data(), got.size() * sizeof(float)), 0)
+            << shares.num_threads() << " threads on " << shares.num_nodes << " nodes, first depth " << depths.front()
+            << ", pieces " << num_pieces;
+      }
     }
   }
 }

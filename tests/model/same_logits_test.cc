@@ -1,7 +1,9 @@
 // A token's logits, bit for bit, whatever else happens: chunk sizes, threads, block sizes and tables, company in the
-// step. Run for every kernel table, both attention forms, both kinds of cache and every kind of numerics plan.
+// step, steps that run in pieces with others between them. Run for every kernel table, both attention forms, both kinds
+// of cache and every kind of numerics plan.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -127,6 +129,39 @@ TEST_P(SameLogits, AmongStrangers) {
   expect_same_bits(got, wanted_);
 }
 
+// A prompt and company in one open step, and another sequence that decodes after every piece: all as when alone.
+TEST_P(SameLogits, InPieces) {
+  TestRunner runner(dir_, {.isa = isa_,
+                           .kv_dtype = kv_dtype_,
+                           .numerics = numerics_,
+                           .num_threads = 2,
+                           .num_blocks = 256,
+                           .max_tokens_between = 1});
+  const auto stranger = [&] {
+    TestSequence sequence = runner.make_sequence(random_ids(150, 512, 21), kTile);
+    sequence.expanded_end = 0;
+    return sequence;
+  };
+  TestSequence wanted_stranger = stranger();
+  runner.run(wanted_stranger, 1);
+  for (const int64_t count : {1, 3, 1 << 20}) {
+    SCOPED_TRACE(count);
+    TestSequence got = sequence_in(runner), company = sequence_in(runner), decoding = stranger();
+    const auto decode = [&] {
+      if (decoding.num_done < 150) runner.step(std::array{&decoding}, std::array<int64_t, 1>{1});
+    };
+    const auto total = static_cast<int64_t>(ids_.size());
+    while (got.num_done < total) {
+      const int64_t chunks[] = {std::min<int64_t>(total - got.num_done, 27), 1};
+      if (company.num_done >= 4) company.num_done = 0;
+      runner.step_in_pieces(std::array{&got, &company}, chunks, count, decode);
+    }
+    expect_same_bits(got, wanted_);
+    while (count == 1 && decoding.num_done < 150) decode();
+    if (count == 1) expect_same_bits(decoding, wanted_stranger);
+  }
+}
+
 std::string test_name(const testing::TestParamInfo<SameLogits::ParamType>& test) {
   std::string isa = isa_name(std::get<1>(test.param));
   std::replace(isa.begin(), isa.end(), '-', '_');
@@ -151,6 +186,48 @@ TEST(SameLogitsLong, AcrossSegments) {
   TestSequence chunked = runner.make_sequence(ids, 256);
   runner.run(chunked, 100);
   expect_same_bits(chunked, whole);
+}
+
+// The same, where a piece is one segment for as many heads as there are threads.
+TEST(SameLogitsLong, AcrossSegmentsInPieces) {
+  const std::vector<int32_t> ids = random_ids(1100, 512, 3);
+  for (const Isa isa : available_isas()) {
+    SCOPED_TRACE(isa_name(isa));
+    TestRunner runner(checkpoint_of(0), {.isa = isa,
+                                         .num_threads = 3,
+                                         .block_size = 16,
+                                         .num_blocks = 160,
+                                         .max_tokens = 1100,
+                                         .max_tokens_between = 1});
+    TestSequence whole = runner.make_sequence(ids, 256), pieces = runner.make_sequence(ids, 256);
+    runner.run(whole, 1100);
+    int64_t num_breaks = 0;
+    TestSequence* const sequences[] = {&pieces};
+    for (const int64_t chunk : {256, 768, 76}) {
+      runner.step_in_pieces(sequences, std::span(&chunk, 1), 2, [&] { ++num_breaks; });
+    }
+    expect_same_bits(pieces, whole);
+    EXPECT_GT(num_breaks, 3 * 3 * 2);
+  }
+}
+
+// What is forgotten leaves no trace: the same rows again, whole and in pieces, while others were wrong in between.
+TEST(OpenStep, CanBeDropped) {
+  const std::vector<int32_t> ids = random_ids(40, 512, 8), other = random_ids(40, 512, 9);
+  TestRunner runner(checkpoint_of(0), {.num_threads = 2, .max_tokens_between = 2});
+  TestSequence wanted = runner.make_sequence(ids, kTile);
+  runner.run(wanted, 40);
+  TestSequence got = runner.make_sequence(ids, kTile);
+  const SequenceSpan span = {.num_tokens = 40, .expanded_end = 40, .block_table = got.block_table};
+  ASSERT_TRUE(runner.model().open_step({other, {&span, 1}, {}}));
+  ASSERT_TRUE(runner.model().run_pieces(7, nullptr));
+  // Only tokens in the absorbed form fit between pieces.
+  const SequenceSpan two = {.num_tokens = 2, .expanded_end = 2, .block_table = wanted.block_table};
+  EXPECT_FALSE(runner.model().forward({std::span(ids).first(2), {&two, 1}, {}}, nullptr));
+  runner.model().drop_step();
+  EXPECT_EQ(runner.model().num_pieces(), 0);
+  runner.run(got, 40);
+  expect_same_bits(got, wanted);
 }
 
 // The control: an FP8 cache rounds, so logits differ; and no more than rounding can: an error of layout or of scale

@@ -90,6 +90,7 @@ TestRunner::TestRunner(const std::filesystem::path& dir, const Options& options)
   load.ranges = options.ranges;
   model_ = require(load_deepseek_v3(dir, load));
   require(model_->allocate_kv(options.num_blocks, options.block_size, options.max_tokens));
+  if (options.max_tokens_between > 0) require(model_->prepare_pieces(options.max_tokens_between));
   free_blocks_.resize(static_cast<size_t>(options.num_blocks));
   std::iota(free_blocks_.begin(), free_blocks_.end(), 0);
   std::shuffle(free_blocks_.begin(), free_blocks_.end(), std::mt19937(options.seed));
@@ -107,6 +108,23 @@ TestSequence TestRunner::make_sequence(std::vector<int32_t> ids, int64_t tile) {
 }
 
 void TestRunner::step(std::span<TestSequence* const> sequences, std::span<const int64_t> chunks) {
+  step_by(sequences, chunks,
+          [this](const StepInput& input, float* logits) { require(model_->forward(input, logits)); });
+}
+
+void TestRunner::step_in_pieces(std::span<TestSequence* const> sequences, std::span<const int64_t> chunks,
+                                int64_t count, const std::function<void()>& between) {
+  step_by(sequences, chunks, [&](const StepInput& input, float* logits) {
+    require(model_->open_step(input));
+    for (int64_t left = model_->num_pieces(); left > 0; left -= count) {
+      require(model_->run_pieces(std::min(count, left), logits));
+      if (left > count) between();
+    }
+  });
+}
+
+void TestRunner::step_by(std::span<TestSequence* const> sequences, std::span<const int64_t> chunks,
+                         const std::function<void(const StepInput& input, float* logits)>& run) {
   std::vector<int32_t> ids, rows;
   std::vector<SequenceSpan> spans;
   for (size_t i = 0; i < sequences.size(); ++i) {
@@ -123,7 +141,7 @@ void TestRunner::step(std::span<TestSequence* const> sequences, std::span<const 
   }
   const auto vocab = static_cast<size_t>(model_->vocab_size());
   std::vector<float> logits(ids.size() * vocab);
-  require(model_->forward({ids, spans, rows}, logits.data()));
+  run({ids, spans, rows}, logits.data());
   auto row = logits.begin();
   for (size_t i = 0; i < sequences.size(); ++i) {
     for (int64_t t = 0; t < chunks[i]; ++t, row += static_cast<ptrdiff_t>(vocab)) {

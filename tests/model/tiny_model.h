@@ -55,6 +55,7 @@ class TestRunner {
     int64_t block_size = 8;
     int64_t num_blocks = 64;
     int64_t max_tokens = 256;
+    int64_t max_tokens_between = 0;  // > 0: of prepare_pieces()
     uint32_t seed = 1;
     ForwardObserver observer;
     RangeObserver* ranges = nullptr;  // outlives the runner
@@ -64,12 +65,19 @@ class TestRunner {
   TestSequence make_sequence(std::vector<int32_t> ids, int64_t tile);
   // Runs the next chunk[i] tokens of sequences[i] in one step, logits of every row.
   void step(std::span<TestSequence* const> sequences, std::span<const int64_t> chunks);
+  // The same as an open step, `count` pieces at a time; calls `between` after each time but the last.
+  void step_in_pieces(std::span<TestSequence* const> sequences, std::span<const int64_t> chunks, int64_t count,
+                      const std::function<void()>& between);
   // Runs all that is left of one sequence in chunks.
   void run(TestSequence& sequence, int64_t chunk);
 
   ForwardModel& model() { return *model_; }
 
  private:
+  // Calls run(input, logits) for the next chunks and takes what it wrote.
+  void step_by(std::span<TestSequence* const> sequences, std::span<const int64_t> chunks,
+               const std::function<void(const StepInput& input, float* logits)>& run);
+
   const Options options_;
   std::unique_ptr<ForwardModel> model_;
   std::vector<int32_t> free_blocks_;

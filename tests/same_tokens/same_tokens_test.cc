@@ -1,6 +1,7 @@
 // Same tokens always (design.md section 4): one request gives byte-equal tokens and logprobs alone, among 31 strangers,
-// for every chunk size, on a prefix-cache hit or miss, after preemption, with one or two threads, on real models
-// through the real engine. Compares bits, so a difference of one rounding anywhere fails it.
+// for every chunk size, in slices between the steps of others, on a prefix-cache hit or miss, after preemption, with
+// one or two threads, on real models through the real engine. Compares bits, so a difference of one rounding anywhere
+// fails it.
 //
 // Proves nothing about correctness (golden.forward does), nor about equality between kernel tables, which is not
 // promised.
@@ -110,6 +111,7 @@ struct Variant {
   int64_t num_blocks = 0;  // 0: plenty
   bool enable_prefix_caching = false;
   int64_t tile_tokens = 0;  // 0: the case's
+  double max_itl_ms = 0;
 };
 
 class SameTokens : public testing::TestWithParam<ModelCase> {
@@ -145,6 +147,7 @@ class SameTokens : public testing::TestWithParam<ModelCase> {
     options.num_blocks = variant.num_blocks > 0 ? variant.num_blocks : 16384 / options.block_size;
     options.max_chunk_tokens = variant.max_chunk_tokens;
     options.enable_prefix_caching = variant.enable_prefix_caching;
+    options.max_itl_ms = variant.max_itl_ms;
     options.check_invariants = true;
     options.row_math = &row_math_for(kernels_->isa);
     auto engine = make_engine(std::move(*model), options);
@@ -211,7 +214,7 @@ class SameTokens : public testing::TestWithParam<ModelCase> {
     expect_same(answer.prompt_tokens, wanted->second.prompt_tokens, "prompt token");
   }
 
-  void check_among_strangers();
+  void check_among_strangers(const Variant& variant);
   void check_prefix_cache();
   void check_preemption();
   void check_sensitivity();
@@ -224,9 +227,9 @@ class SameTokens : public testing::TestWithParam<ModelCase> {
   std::map<std::string, Answer> wanted_;
 };
 
-void SameTokens::check_among_strangers() {
-  SCOPED_TRACE("among strangers");
-  const auto engine = start({.what = "among strangers"});
+void SameTokens::check_among_strangers(const Variant& variant) {
+  SCOPED_TRACE(variant.what);
+  const auto engine = start(variant);
   const std::vector<Request> requests = probes();
   std::vector<std::future<Answer>> answers, strangers;
   const int64_t num_strangers = kNumBatch - static_cast<int64_t>(requests.size());
@@ -296,7 +299,9 @@ TEST_P(SameTokens, WhateverElseGoesOn) {
   check_alone({.what = "chunks of 512", .max_chunk_tokens = 512}, true);
   check_alone({.what = "chunks of 64", .max_chunk_tokens = 64});
   check_alone({.what = "chunks of 1", .max_chunk_tokens = 1}, true);
-  check_among_strangers();
+  check_among_strangers({.what = "among strangers"});
+  // A target that nothing meets: as many slices as there are pieces.
+  check_among_strangers({.what = "among strangers, in slices", .max_itl_ms = 0.001});
   check_prefix_cache();
   check_preemption();
   check_sensitivity();

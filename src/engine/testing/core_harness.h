@@ -62,8 +62,12 @@ class CoreHarness {
     const Status valid = check_options(options, *model);
     EXPECT_TRUE(valid) << valid.error().message;
     EXPECT_TRUE(model->allocate_kv(options.num_blocks, options.block_size, options.max_num_batched_tokens));
-    core_ = std::make_unique<EngineCore>(std::move(model), options_,
-                                         [this](const StepRecord& record) { records_.push_back(record); });
+    if (options.max_itl_ms > 0) {
+      EXPECT_TRUE(model->prepare_pieces(options.max_num_seqs));
+    }
+    core_ = std::make_unique<EngineCore>(
+        std::move(model), options_, [this](const StepRecord& record) { records_.push_back(record); },
+        EngineCore::EndObserver{}, [state = state_] { return state->now_s.load(); });
   }
 
   void add(Request request) {

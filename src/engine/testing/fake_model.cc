@@ -1,5 +1,6 @@
 #include "engine/testing/fake_model.h"
 
+#include <algorithm>
 #include <limits>
 #include <set>
 
@@ -47,28 +48,116 @@ FakeModel::Slot& FakeModel::slot(const SequenceSpan& span, int64_t position) {
 Status FakeModel::forward(const StepInput& input, float* logits) {
   ++state_->num_steps;
   state_->num_rows += static_cast<int64_t>(input.token_ids.size());
+  state_->now_s = state_->now_s + state_->step_s + state_->token_s * static_cast<double>(input.token_ids.size());
   if (state_->num_failures_to_come > 0) {
     --state_->num_failures_to_come;
-    // The contract leaves the rows of a failed step undefined.
-    for (const SequenceSpan& span : input.sequences) {
-      for (int64_t i = 0; i < span.num_tokens; ++i) slot(span, span.first_position + i) = {};
-    }
-    return make_error(ErrorCode::kInternal, "injected failure");
+    return fail(input);
   }
+  if (open_) {
+    if (static_cast<int64_t>(input.token_ids.size()) > max_tokens_between_)
+      return refuse("too many tokens between pieces");
+    for (const SequenceSpan& span : input.sequences) {
+      if (span.first_position < span.expanded_end) return refuse("the expanded form between pieces");
+    }
+  }
+  return run(input, logits);
+}
+
+Status FakeModel::fail(const StepInput& input) {
+  // The contract leaves the rows of a failed step undefined.
+  for (const SequenceSpan& span : input.sequences) {
+    for (int64_t i = 0; i < span.num_tokens; ++i) slot(span, span.first_position + i) = {};
+  }
+  return make_error(ErrorCode::kInternal, "injected failure");
+}
+
+Status FakeModel::refuse(const std::string& violation) {
+  if (state_->violation.empty()) state_->violation = violation;
+  return make_error(ErrorCode::kInternal, "{}", violation);
+}
+
+Status FakeModel::run(const StepInput& input, float* logits) {
   std::string violation = find_violation(input);
   std::vector<uint64_t> row_hashes;
   for (size_t i = 0; violation.empty() && i < input.sequences.size(); ++i) {
     violation = run_sequence(input, input.sequences[i], row_hashes);
   }
-  if (!violation.empty()) {
-    if (state_->violation.empty()) state_->violation = violation;
-    return make_error(ErrorCode::kInternal, "{}", violation);
-  }
+  if (!violation.empty()) return refuse(violation);
   for (size_t i = 0; i < input.logit_rows.size(); ++i) {
     const uint64_t hash = row_hashes[input.logit_rows[i]];
     float* row = logits + static_cast<int64_t>(i) * vocab_size_;
     write_logits(hash, vocab_size_, row);
     if (hash == 0) row[3] = std::numeric_limits<float>::quiet_NaN();
+  }
+  return {};
+}
+
+Status FakeModel::prepare_pieces(int64_t max_tokens_between) {
+  max_tokens_between_ = max_tokens_between;
+  return {};
+}
+
+Status FakeModel::open_step(const StepInput& input) {
+  ++state_->num_opened;
+  if (open_ || max_tokens_between_ == 0) return refuse("a step is open, or pieces are not prepared");
+  if (const std::string violation = find_violation(input); !violation.empty()) return refuse(violation);
+  open_.emplace();
+  open_->input = input;
+  open_->token_ids.assign(input.token_ids.begin(), input.token_ids.end());
+  for (const SequenceSpan& span : input.sequences) {
+    open_->block_ids.insert(open_->block_ids.end(), span.block_table.begin(), span.block_table.end());
+  }
+  mark_open_rows();
+  return {};
+}
+
+StepPiece FakeModel::piece(int64_t idx) const {
+  const auto num_tokens = static_cast<double>(open_->token_ids.size());
+  return {idx + 1 == kFakePieces ? PieceKind::kHead : static_cast<PieceKind>(idx % 4), num_tokens};
+}
+
+Status FakeModel::run_pieces(int64_t count, float* logits) {
+  if (!open_ || count < 1 || open_->next_piece + count > kFakePieces) return refuse("pieces that are not there");
+  const auto num_tokens = static_cast<double>(open_->token_ids.size());
+  state_->now_s = state_->now_s + state_->piece_token_s * num_tokens * static_cast<double>(count);
+  const std::string violation = find_open_violation();
+  const bool fails = state_->fail_next_pieces.exchange(false) || !violation.empty();
+  open_->next_piece += count;
+  if (!fails && open_->next_piece < kFakePieces) return {};
+  const StepInput input = open_->input;
+  open_.reset();
+  if (fails) return violation.empty() ? fail(input) : refuse(violation);
+  ++state_->num_steps;
+  state_->num_rows += static_cast<int64_t>(input.token_ids.size());
+  return run(input, logits);
+}
+
+void FakeModel::drop_step() {
+  if (!open_) return;
+  ++state_->num_dropped;
+  open_.reset();
+}
+
+void FakeModel::mark_open_rows() {
+  for (const SequenceSpan& span : open_->input.sequences) {
+    for (int64_t i = 0; i < span.num_tokens; ++i) {
+      slot(span, span.first_position + i) = {.content = 1, .position = -2, .token_id = kNanToken};
+    }
+  }
+}
+
+std::string FakeModel::find_open_violation() {
+  const StepInput& input = open_->input;
+  if (!std::equal(input.token_ids.begin(), input.token_ids.end(), open_->token_ids.begin(), open_->token_ids.end())) {
+    return "the tokens of the open step changed";
+  }
+  auto block = open_->block_ids.begin();
+  for (const SequenceSpan& span : input.sequences) {
+    if (!std::equal(span.block_table.begin(), span.block_table.end(), block)) return "an open block table changed";
+    block += static_cast<ptrdiff_t>(span.block_table.size());
+    for (int64_t i = 0; i < span.num_tokens; ++i) {
+      if (slot(span, span.first_position + i).position != -2) return "a row of the open step was written by another";
+    }
   }
   return {};
 }

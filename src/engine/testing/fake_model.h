@@ -1,11 +1,13 @@
 // A ForwardModel for tests whose logits are a hash of everything a token may depend on, read back through the cache:
 // all earlier tokens, their positions and their attention form. A wrong block table, a block shared or overwritten
-// wrongly, a wrong position or form changes the answer. It also refuses a step that breaks the contract.
+// wrongly, a wrong position or form changes the answer. It also refuses a step that breaks the contract. An open step
+// reads its input and writes its rows with its last piece; until then it marks them as unreadable.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +18,7 @@
 namespace hadal::testing {
 
 inline constexpr int64_t kFakeVocabSize = 97;
+inline constexpr int64_t kFakePieces = 9;  // of every step: two layers of four kinds, the head
 // A prompt that begins with this id gets NaN logits once it is longer than kNanLength tokens.
 inline constexpr int32_t kNanToken = 96;
 inline constexpr int64_t kNanLength = 12;
@@ -25,7 +28,15 @@ struct FakeModelState {
   std::atomic<int64_t> num_steps{0};
   std::atomic<int64_t> num_rows{0};
   std::atomic<int64_t> num_failures_to_come{0};  // forward() fails that often
-  std::string violation;                         // the first broken rule; read it when the engine is still
+  std::atomic<bool> fail_next_pieces{false};     // run_pieces() fails once
+  std::atomic<int64_t> num_opened{0};
+  std::atomic<int64_t> num_dropped{0};
+  // A clock that only the model's work moves.
+  std::atomic<double> now_s{0};
+  double step_s = 0;         // of a whole step,
+  double token_s = 0;        // and of each of its tokens
+  double piece_token_s = 0;  // of a piece, per token of its step
+  std::string violation;     // the first broken rule; read it when the engine is still
 };
 
 class FakeModel final : public ForwardModel {
@@ -38,6 +49,12 @@ class FakeModel final : public ForwardModel {
   int64_t kv_bytes_per_token() const override { return sizeof(Slot); }
   Status allocate_kv(int64_t num_blocks, int64_t block_size, int64_t max_tokens_per_step) override;
   Status forward(const StepInput& input, float* logits) override;
+  Status prepare_pieces(int64_t max_tokens_between) override;
+  Status open_step(const StepInput& input) override;
+  int64_t num_pieces() const override { return open_ ? kFakePieces : 0; }
+  StepPiece piece(int64_t idx) const override;
+  Status run_pieces(int64_t count, float* logits) override;
+  void drop_step() override;
   const StepProfile& profile() const override { return profile_; }
   void fill_kv(uint64_t) override {}
 
@@ -47,6 +64,16 @@ class FakeModel final : public ForwardModel {
     int64_t position = -1;
     int32_t token_id = -1;
   };
+  struct OpenStep {
+    StepInput input;
+    std::vector<int32_t> token_ids, block_ids;  // as they were
+    int64_t next_piece = 0;
+  };
+  Status fail(const StepInput& input);
+  Status refuse(const std::string& violation);
+  Status run(const StepInput& input, float* logits);
+  std::string find_open_violation();
+  void mark_open_rows();
   Slot& slot(const SequenceSpan& span, int64_t position);
   std::string find_violation(const StepInput& input) const;
   std::string run_sequence(const StepInput& input, const SequenceSpan& span, std::vector<uint64_t>& row_hashes);
@@ -55,7 +82,9 @@ class FakeModel final : public ForwardModel {
   int64_t vocab_size_;
   int64_t block_size_ = 0;
   int64_t max_tokens_per_step_ = 0;
+  int64_t max_tokens_between_ = 0;
   std::vector<Slot> slots_;
+  std::optional<OpenStep> open_;
   const StepProfile profile_;
 };
 

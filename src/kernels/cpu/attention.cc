@@ -271,39 +271,63 @@ int64_t absorbed_segment_scratch_bytes(const AbsorbedAttentionArgs& a) {
   return carver.used_bytes();
 }
 
-void attend_expanded(const Primitives& p, const ExpandedAttentionArgs& a, const LatentInput& input,
-                     std::byte* scratch) {
-  Carver carver(scratch);
-  const ExpandedWorkspace work(carver, a, input);
-  const int64_t value_cols = work.segment.value_cols;
+namespace {
+
+void pack_queries(const ExpandedAttentionArgs& a, const ExpandedWorkspace& work) {
   std::fill(work.queries, work.queries + work.num_panels * work.segment.panel_elements(), bf16_t{});
   for (int64_t i = 0; i < a.num_queries; ++i) {
     pack_lane(work.query_panel(i / kLanes), i % kLanes, 0, static_cast<const bf16_t*>(a.q) + i * a.q_stride,
               work.segment.key_cols);
   }
-  const int64_t num_positions = a.first_position + a.num_queries;
-  for (int64_t begin = 0; begin < num_positions; begin += kAttentionSegment) {
-    expand_segment(p, a, work, begin, std::min(kAttentionSegment, num_positions - begin));
-    for (int64_t panel = 0; panel < work.num_panels; ++panel) {
-      const int64_t first_query = panel * kLanes;
-      const int64_t num_lanes = std::min(kLanes, a.num_queries - first_query);
-      // Lanes past the last query do as lane 0 does and are dropped.
-      int32_t limits[kLanes];
-      for (int64_t l = 0; l < kLanes; ++l) {
-        const int64_t visible = a.first_position + first_query + (l < num_lanes ? l : 0) + 1 - begin;
-        limits[l] = static_cast<int32_t>(std::clamp<int64_t>(visible, 0, kAttentionSegment));
-      }
-      const int64_t num_keys = limits[num_lanes - 1];
-      if (num_keys == 0) continue;
-      const PanelState state = work.state_of(panel);
-      const PanelState& to = begin == 0 ? state : work.scratch;
-      attend_keys(p, work.segment, work.query_panel(panel), num_lanes, num_keys, limits, a.scale, to);
-      if (begin > 0) join(state, work.scratch, num_lanes, value_cols);
+}
+
+// All queries meet the segment of keys that begins at position `begin`.
+void attend_expanded_segment(const Primitives& p, const ExpandedAttentionArgs& a, const ExpandedWorkspace& work,
+                             int64_t begin) {
+  expand_segment(p, a, work, begin, std::min(kAttentionSegment, a.first_position + a.num_queries - begin));
+  for (int64_t panel = 0; panel < work.num_panels; ++panel) {
+    const int64_t first_query = panel * kLanes;
+    const int64_t num_lanes = std::min(kLanes, a.num_queries - first_query);
+    // Lanes past the last query do as lane 0 does and are dropped.
+    int32_t limits[kLanes];
+    for (int64_t l = 0; l < kLanes; ++l) {
+      const int64_t visible = a.first_position + first_query + (l < num_lanes ? l : 0) + 1 - begin;
+      limits[l] = static_cast<int32_t>(std::clamp<int64_t>(visible, 0, kAttentionSegment));
     }
+    const int64_t num_keys = limits[num_lanes - 1];
+    if (num_keys == 0) continue;
+    const PanelState state = work.state_of(panel);
+    const PanelState& to = begin == 0 ? state : work.scratch;
+    attend_keys(p, work.segment, work.query_panel(panel), num_lanes, num_keys, limits, a.scale, to);
+    if (begin > 0) join(state, work.scratch, num_lanes, work.segment.value_cols);
   }
+}
+
+void attend_expanded_segments(const Primitives& p, const ExpandedAttentionArgs& a, const LatentInput& input,
+                              int64_t segment_begin, int64_t segment_end, std::byte* scratch) {
+  Carver carver(scratch);
+  const ExpandedWorkspace work(carver, a, input);
+  if (segment_begin == 0) pack_queries(a, work);
+  for (int64_t segment = segment_begin; segment < segment_end; ++segment) {
+    attend_expanded_segment(p, a, work, segment * kAttentionSegment);
+  }
+  if (segment_end < num_attention_segments(a.first_position + a.num_queries)) return;
   for (int64_t i = 0; i < a.num_queries; ++i) {
-    finish_lane(p, work.state_of(i / kLanes), i % kLanes, value_cols, static_cast<bf16_t*>(a.out) + i * a.out_stride);
+    finish_lane(p, work.state_of(i / kLanes), i % kLanes, work.segment.value_cols,
+                static_cast<bf16_t*>(a.out) + i * a.out_stride);
   }
+}
+
+}  // namespace
+
+void attend_expanded(const Primitives& p, const ExpandedAttentionArgs& a, const LatentInput& input,
+                     std::byte* scratch) {
+  attend_expanded_segments(p, a, input, 0, num_attention_segments(a.first_position + a.num_queries), scratch);
+}
+
+void attend_expanded_part(const Primitives& p, const ExpandedAttentionArgs& a, int64_t segment_begin,
+                          int64_t segment_end, std::byte* scratch) {
+  attend_expanded_segments(p, a, LatentInput{}, segment_begin, segment_end, scratch);
 }
 
 int64_t expanded_scratch_bytes(const ExpandedAttentionArgs& a, const LatentInput& input) {

@@ -25,6 +25,8 @@ void finish_absorbed(const Primitives& p, const AbsorbedAttentionArgs& args, std
 int64_t absorbed_partial_bytes(const AbsorbedAttentionArgs& args);
 int64_t absorbed_segment_scratch_bytes(const AbsorbedAttentionArgs& args);
 void attend_expanded(const Primitives& p, const ExpandedAttentionArgs& args, std::byte* scratch);
+void attend_expanded_part(const Primitives& p, const ExpandedAttentionArgs& args, int64_t segment_begin,
+                          int64_t segment_end, std::byte* scratch);
 int64_t expanded_scratch_bytes(const ExpandedAttentionArgs& args);
 void attend_quant_expanded(const Primitives& p, const QuantExpandedArgs& args, std::byte* scratch);
 int64_t quant_expanded_scratch_bytes(const QuantExpandedArgs& args);
@@ -92,6 +94,10 @@ constexpr KernelTable make_table(Isa isa, const char* name) {
       .attend_expanded = [](const ExpandedAttentionArgs& a,
                             std::byte* scratch) { attend_expanded(kPrimitives, a, scratch); },
       .expanded_scratch_bytes = expanded_scratch_bytes,
+      .attend_expanded_part =
+          [](const ExpandedAttentionArgs& a, int64_t segment_begin, int64_t segment_end, std::byte* scratch) {
+            attend_expanded_part(kPrimitives, a, segment_begin, segment_end, scratch);
+          },
       .attend_quant_expanded = [](const QuantExpandedArgs& a,
                                   std::byte* scratch) { attend_quant_expanded(kPrimitives, a, scratch); },
       .quant_expanded_scratch_bytes = quant_expanded_scratch_bytes,

@@ -218,6 +218,7 @@ const KernelTable kTable = {
     .absorbed_segment_scratch_bytes = absorbed_segment_scratch_bytes,
     .attend_expanded = attend_expanded,
     .expanded_scratch_bytes = expanded_scratch_bytes,
+    .attend_expanded_part = nullptr,
     .attend_quant_expanded = attend_quant_expanded,
     .quant_expanded_scratch_bytes = quant_expanded_scratch_bytes,
     .attend_quant_absorbed = attend_quant_absorbed,

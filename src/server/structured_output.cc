@@ -1,0 +1,124 @@
+#include "server/structured_output.h"
+
+namespace hadal {
+namespace {
+
+using Kind = StructuredOutput::Kind;
+
+constexpr size_t kMaxRegexBytes = size_t{16} << 10;
+
+ApiExpected<Grammar> as_api(Expected<Grammar> compiled, const std::string& field) {
+  if (compiled) return std::move(*compiled);
+  return tl::unexpected(ApiError{400, fmt::format("{}: {}", field, compiled.error().message), field});
+}
+
+Expected<Grammar> compile(const StructuredOutput& output) {
+  const JsonSchemaOptions json{.any_whitespace = output.any_whitespace, .limits = {}};
+  switch (output.kind) {
+    case Kind::kNone:
+      return nullptr;
+    case Kind::kJsonObject:
+      return compile_json_object(json);
+    case Kind::kJsonSchema:
+      return compile_json_schema(output.schema, json);
+    case Kind::kRegex:
+      return compile_regex(output.source, {.max_source_bytes = kMaxRegexBytes});
+    case Kind::kChoice:
+      return compile_choice(output.choices);
+    case Kind::kGrammar:
+      return compile_ebnf(output.source);
+  }
+  return nullptr;
+}
+
+Json parameters_of(const Json& tool) {
+  const Json& function = tool["function"];
+  const auto found = function.find("parameters");
+  return found == function.end() || found->is_null() ? Json({{"type", "object"}}) : *found;
+}
+
+// "#/$defs/X" of a schema that has moved to `place`. Values that are data, not schemas, stay.
+void move_references(Json* schema, const std::string& place) {
+  if (schema->is_array()) {
+    for (Json& item : *schema) move_references(&item, place);
+  }
+  if (!schema->is_object()) return;
+  for (auto& [key, value] : schema->items()) {
+    if (key == "$ref" && value.is_string()) {
+      const auto& target = value.get_ref<const std::string&>();
+      if (target.starts_with("#") && (target.size() == 1 || target[1] == '/')) value = "#" + place + target.substr(1);
+    } else if (key != "const" && key != "enum" && key != "default" && key != "examples") {
+      move_references(&value, place);
+    }
+  }
+}
+
+bool is_strict(const Json& tool) {
+  const auto found = tool["function"].find("strict");
+  return found != tool["function"].end() && found->is_boolean() && found->get<bool>();
+}
+
+ApiExpected<Grammar> compile_strict_calls(const Json& tools, const ToolFormat& format) {
+  std::vector<ToolSchema> schemas;
+  bool any_strict = false;
+  for (const Json& tool : tools) {
+    schemas.push_back({tool["function"]["name"], parameters_of(tool), is_strict(tool)});
+    any_strict = any_strict || schemas.back().strict;
+  }
+  if (!any_strict) return nullptr;
+  return as_api(compile_tool_calls(format, schemas), "tools");
+}
+
+}  // namespace
+
+ApiExpected<Grammar> compile_structured_output(const StructuredOutput& output) {
+  return as_api(compile(output), output.field);
+}
+
+Json required_calls_schema(const Json& tools, bool parallel) {
+  Json entries = Json::array();
+  for (const Json& tool : tools) {
+    Json parameters = parameters_of(tool);
+    move_references(&parameters, fmt::format("/items/anyOf/{}/properties/parameters", entries.size()));
+    entries.push_back({{"type", "object"},
+                       {"properties",
+                        {{"name", {{"type", "string"}, {"enum", Json::array({tool["function"]["name"]})}}},
+                         {"parameters", std::move(parameters)}}},
+                       {"required", {"name", "parameters"}},
+                       {"additionalProperties", false}});
+  }
+  Json schema = {{"type", "array"}, {"minItems", 1}, {"items", {{"anyOf", std::move(entries)}}}};
+  if (!parallel) schema["maxItems"] = 1;
+  return schema;
+}
+
+ApiExpected<Grammar> compile_tool_use(const ToolUse& tool_use, const Json& tools, const ToolFormat* format) {
+  switch (tool_use.choice) {
+    case ToolUse::Choice::kNone:
+      return nullptr;
+    case ToolUse::Choice::kAuto:
+      return format == nullptr ? ApiExpected<Grammar>(nullptr) : compile_strict_calls(tools, *format);
+    case ToolUse::Choice::kRequired:
+      return as_api(compile_json_schema(required_calls_schema(tools, tool_use.parallel)), "tools");
+    case ToolUse::Choice::kNamed:
+      for (const Json& tool : tools) {
+        if (tool["function"]["name"] == tool_use.named_tool) {
+          return as_api(compile_json_schema(parameters_of(tool)), "tools");
+        }
+      }
+      return nullptr;
+  }
+  return nullptr;
+}
+
+std::shared_ptr<const GrammarVocabulary> GrammarVocabularyCache::get(
+    const std::shared_ptr<const Tokenizer>& tokenizer) {
+  const std::lock_guard lock(mutex_);
+  if (tokenizer_ != tokenizer) {
+    vocabulary_ = GrammarVocabulary::make(*tokenizer);
+    tokenizer_ = tokenizer;
+  }
+  return vocabulary_;
+}
+
+}  // namespace hadal

@@ -1,0 +1,62 @@
+"""The page at `/`: its headers, the switch that takes it away, and web_chat.mjs in headless Chromium."""
+import os
+import shutil
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+from serving import Server
+
+PACKAGE = "playwright-core@1.55.0"  # runs on Node 18 and later; brings no browser
+HERE = Path(__file__).resolve().parent
+INSTALL_DIR = Path(os.environ.get("HADAL_BUILD_DIR", HERE.parents[1] / "build/release")) / "e2e"
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def skip(why: str) -> None:
+    print(f"SKIPPED e2e.web_chat: {why}")
+    sys.exit(77)
+
+
+def install_driver() -> None:
+    if BROWSER is None:
+        skip("no chromium here; scripts/install_deps.sh browser installs it")
+    if (INSTALL_DIR / "node_modules/playwright-core/package.json").exists():
+        return
+    INSTALL_DIR.mkdir(parents=True, exist_ok=True)
+    try:
+        subprocess.run(["npm", "install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--prefix",
+                        str(INSTALL_DIR), PACKAGE], check=True, capture_output=True, text=True, timeout=300)
+    except (OSError, subprocess.SubprocessError) as error:
+        skip(f"npm install {PACKAGE} failed: {error}\n{getattr(error, 'stderr', '')}")
+
+
+class WebChat(unittest.TestCase):
+    def test_in_the_browser(self):
+        shots = INSTALL_DIR / "web_chat"
+        shots.mkdir(exist_ok=True)
+        for name in ("web_chat.mjs", "web_chat_server.mjs"):  # modules resolve from the script's own folder
+            (INSTALL_DIR / name).write_text((HERE / name).read_text())
+        with Server() as server:
+            done = subprocess.run(["node", str(INSTALL_DIR / "web_chat.mjs"), server.url, BROWSER, str(shots)],
+                                  capture_output=True, text=True, timeout=540)
+        print(done.stdout)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("all checks passed", done.stdout)
+
+    def test_is_open_and_can_be_switched_off(self):
+        with Server(args=("--api-key", "sesame")) as server:
+            self.assertEqual(server.call("GET", "/v1/models")[0], 401)
+            status, headers, text = server.call("GET", "/")
+            self.assertEqual(status, 200)
+            self.assertTrue(headers["Content-Type"].startswith("text/html"), headers)
+            self.assertTrue(text.startswith("<!doctype html>"))
+            self.assertEqual(server.call("HEAD", "/")[2], "")
+        with Server(args=("--disable-web-chat",)) as server:
+            self.assertEqual(server.call("GET", "/")[0], 404)
+
+
+if __name__ == "__main__":
+    install_driver()
+    unittest.main()

@@ -88,6 +88,7 @@ EngineOptions engine_options(const ServeOptions& options, const OpenedModel& ope
   engine.num_blocks = opened.memory.num_blocks;
   engine.max_queued_requests = options.max_queued_requests;
   engine.max_itl_ms = options.max_itl_ms;
+  engine.priority_preemption = options.priority_preemption;
   engine.enable_prefix_caching = options.enable_prefix_caching;
   engine.prefix_cache_generated = options.prefix_cache_generated;
   engine.seed = options.seed;

@@ -152,6 +152,7 @@ Expected<ServerOptions> read_options(ServeCommandLine& command_line) {
   for (const std::string& warning : warnings) log_warning("{}", warning);
   if (!command_line.explain_config) HADAL_RETURN_IF_ERROR(check_serve_options(command_line.model));
   HADAL_ASSIGN_OR_RETURN(ServerOptions server, make_server_options(command_line.model, command_line.server));
+  command_line.model.priority_preemption = server.priority_scheduling;
   server.version = kVersion;
   server.explained_config = explain_config(*command_line.registry);
   return server;

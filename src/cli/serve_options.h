@@ -26,7 +26,8 @@ struct ServeOptions {
   int64_t block_size = 64;
   int64_t num_blocks = 0;  // 0: from memory
   int64_t max_queued_requests = 1024;
-  double max_itl_ms = 0;  // 0: off
+  bool priority_preemption = false;  // --scheduling-policy priority, which is among the server's flags
+  double max_itl_ms = 0;             // 0: off
   bool enable_prefix_caching = true;
   bool prefix_cache_generated = false;
   uint64_t seed = 0;

@@ -94,18 +94,18 @@ std::vector<int32_t> marker_ids(const Tokenizer& tokenizer, const ChatTextOption
   return ids;
 }
 
-ApiExpected<Grammar> chat_grammar(const PreparedChat& chat) {
-  auto forced = compile_tool_use(chat.request.tool_use, chat.request.conversation.tools, chat.tool_format);
+ApiExpected<Grammar> chat_grammar(GrammarCache& grammars, const PreparedChat& chat) {
+  auto forced = grammars.tool_use(chat.request.tool_use, chat.request.conversation.tools, chat.tool_format);
   if (!forced) return forced;
   const bool is_auto = chat.request.tool_use.choice == ToolUse::Choice::kAuto;
   auto asked = *forced && !is_auto ? ApiExpected<Grammar>(nullptr)
-                                   : compile_structured_output(chat.request.params.structured_output);
+                                   : grammars.structured_output(chat.request.params.structured_output);
   if (!asked || *asked) return asked;
   return forced;
 }
 
 ApiExpected<std::shared_ptr<ConstraintPlan>> chat_constraint(const RouteCall& call, const PreparedChat& chat) {
-  auto grammar = chat_grammar(chat);
+  auto grammar = chat_grammar(call.state->grammars, chat);
   if (!grammar) return tl::unexpected(grammar.error());
   auto plan = make_constraint_plan(call, std::move(*grammar));
   if (!plan) return plan;

@@ -18,7 +18,7 @@ ApiExpected<void> start_completion(const RouteCall& call) {
   if (params.echo && params.sampling.num_logprobs >= 0) {
     params.sampling.num_prompt_logprobs = std::max(params.sampling.num_prompt_logprobs, params.sampling.num_logprobs);
   }
-  auto grammar = compile_structured_output(params.structured_output);
+  auto grammar = call.state->grammars.structured_output(params.structured_output);
   if (!grammar) return tl::unexpected(grammar.error());
   AnswerContext context{call.exchange, call.serving, make_head(call, "cmpl-", params), params, {}, nullptr};
   context.constraint = make_constraint_plan(call, std::move(*grammar));

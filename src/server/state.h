@@ -60,6 +60,7 @@ struct Server::State : public std::enable_shared_from_this<Server::State> {
 
   ResponsesStore responses;
   GrammarVocabularyCache grammar_vocabulary;
+  GrammarCache grammars;
 
   std::atomic<bool> draining{false};
   std::atomic<int64_t> num_active{0};  // requests of counted routes

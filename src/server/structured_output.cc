@@ -1,5 +1,7 @@
 #include "server/structured_output.h"
 
+#include <algorithm>
+
 namespace hadal {
 namespace {
 
@@ -109,6 +111,42 @@ ApiExpected<Grammar> compile_tool_use(const ToolUse& tool_use, const Json& tools
       return nullptr;
   }
   return nullptr;
+}
+
+ApiExpected<Grammar> GrammarCache::structured_output(const StructuredOutput& output) {
+  if (output.kind == Kind::kNone) return nullptr;
+  const Json key = {static_cast<int>(output.kind), output.any_whitespace, output.schema, output.source, output.choices};
+  return get(key.dump(), [&] { return compile_structured_output(output); });
+}
+
+ApiExpected<Grammar> GrammarCache::tool_use(const ToolUse& tool_use, const Json& tools, const ToolFormat* format) {
+  if (tool_use.choice == ToolUse::Choice::kNone) return nullptr;
+  const Json key = {"tools",
+                    static_cast<int>(tool_use.choice),
+                    tool_use.named_tool,
+                    tool_use.parallel,
+                    tools,
+                    format == nullptr ? "" : std::string(format->name)};
+  return get(key.dump(), [&] { return compile_tool_use(tool_use, tools, format); });
+}
+
+// Compiles outside the lock: two requests that come at once may both compile.
+ApiExpected<Grammar> GrammarCache::get(std::string key, const std::function<ApiExpected<Grammar>()>& compile) {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found =
+        std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) { return entry.key == key; });
+    if (found != entries_.end()) {
+      entries_.splice(entries_.begin(), entries_, found);
+      return found->grammar;
+    }
+  }
+  auto compiled = compile();
+  if (!compiled || *compiled == nullptr) return compiled;
+  const std::lock_guard lock(mutex_);
+  entries_.push_front({std::move(key), *compiled});
+  if (entries_.size() > kMaxGrammars) entries_.pop_back();
+  return compiled;
 }
 
 std::shared_ptr<const GrammarVocabulary> GrammarVocabularyCache::get(

@@ -122,5 +122,38 @@ TEST(StructuredOutput, ReferencesMoveWithTheirSchema) {
   EXPECT_TRUE(compile_json_schema(schema).has_value());
 }
 
+// A grammar holds its masks, so equal requests must get the same one, and other requests another.
+TEST(GrammarCache, GivesEqualRequestsOneGrammar) {
+  GrammarCache cache;
+  const auto ask = [&](int bound, bool any_whitespace = true) {
+    StructuredOutput output;
+    output.kind = StructuredOutput::Kind::kJsonSchema;
+    output.field = "guided_json";
+    output.schema = {{"type", "integer"}, {"maximum", bound}};
+    output.any_whitespace = any_whitespace;
+    return cache.structured_output(output).value();
+  };
+  const Grammar first = ask(1);
+  EXPECT_EQ(ask(1), first);
+  EXPECT_NE(ask(2), first);
+  EXPECT_NE(ask(1, false), first);
+  for (int bound = 3; bound < 3 + static_cast<int>(GrammarCache::kMaxGrammars); ++bound) ask(bound);
+  EXPECT_NE(ask(1), first) << "the oldest are forgotten";
+  StructuredOutput bad;
+  bad.kind = StructuredOutput::Kind::kRegex;
+  bad.field = "guided_regex";
+  bad.source = "(";
+  EXPECT_EQ(cache.structured_output(bad).error().status, 400);
+  EXPECT_EQ(cache.structured_output({}).value(), nullptr);
+
+  const Json tools = Json::array({{{"type", "function"}, {"function", {{"name", "f"}}}}});
+  const ToolUse required{.choice = ToolUse::Choice::kRequired};
+  const Grammar calls = cache.tool_use(required, tools, nullptr).value();
+  EXPECT_EQ(cache.tool_use(required, tools, nullptr).value(), calls);
+  ToolUse single = required;
+  single.parallel = false;
+  EXPECT_NE(cache.tool_use(single, tools, nullptr).value(), calls);
+}
+
 }  // namespace
 }  // namespace hadal

@@ -6,8 +6,10 @@
 namespace hadal {
 namespace {
 
-// Bounds for one entry and for one mask, against grammars made to be slow: what lies beyond counts as not allowed.
-constexpr size_t kMaxWork = size_t{2} << 20;
+// Bounds for one entry and for one mask, against grammars made to be slow: what lies beyond counts as not allowed. A
+// usual entry needs some thousands of steps.
+constexpr size_t kMaxWork = size_t{512} << 10;
+constexpr size_t kMaxFillWork = 2 * kMaxWork;
 constexpr size_t kMaxThreads = 256;  // of a mask
 constexpr size_t kMaxRests = size_t{1} << 20;
 // States and stacks kept between entries, and during one.
@@ -40,12 +42,15 @@ void GrammarMaskCache::fill(std::span<const GrammarThread> threads, const Gramma
                             std::span<uint64_t> mask) {
   const std::lock_guard lock(mutex_);
   make_room();
+  const size_t work_before = states_.work();
   for (const GrammarThread& thread : threads.first(std::min(threads.size(), kMaxThreads))) {
     if (thread.node == GrammarData::kEndNode) continue;
     uint32_t id = 0, stack = thread.stack;
+    if (states_.work() - work_before > kMaxFillWork) return;
     const Entry* entry = &first_entry(thread.node, id);
     entry->apply(mask);
     while (!entry->rests.empty() && stack != GrammarStacks::kBottom) {
+      if (states_.work() - work_before > kMaxFillWork) return;
       entry = &next_entry(stacks.top(stack), id);
       entry->apply(mask);
       stack = stacks.below(stack);

@@ -3,7 +3,7 @@
 namespace hadal {
 namespace {
 
-constexpr uint32_t kMaxIndentBlanks = 40, kMaxIndentTabs = 10;
+constexpr uint32_t kMaxIndentBlanks = 16, kMaxIndentTabs = 4;
 constexpr uint32_t kMaxDigits = 18, kMaxExponentDigits = 2;
 
 struct ShortEscape {

@@ -80,17 +80,9 @@ class GbnfParser : public EbnfParser {
   Expected<Expr> parse_part(int depth) {
     HADAL_ASSIGN_OR_RETURN(Expr part, parse_atom(depth));
     for (;;) {
-      if (take("*")) {
-        part = builder_.repeat(part, 0, GrammarBuilder::kUnbounded);
-      } else if (take("+")) {
-        part = builder_.repeat(part, 1, GrammarBuilder::kUnbounded);
-      } else if (take("?")) {
-        part = builder_.optional(part);
-      } else if (take("{")) {
-        HADAL_ASSIGN_OR_RETURN(part, parse_braces(part));
-      } else {
-        return part;
-      }
+      if (take_repeat_sign(part)) continue;
+      if (!take("{")) return part;
+      HADAL_ASSIGN_OR_RETURN(part, parse_braces(part));
     }
   }
 

@@ -159,17 +159,7 @@ class LarkParser : public EbnfParser {
 
   Expected<Expr> parse_part(int depth) {
     HADAL_ASSIGN_OR_RETURN(Expr part, parse_atom(depth));
-    for (;;) {
-      if (take("*")) {
-        part = builder_.repeat(part, 0, GrammarBuilder::kUnbounded);
-      } else if (take("+")) {
-        part = builder_.repeat(part, 1, GrammarBuilder::kUnbounded);
-      } else if (take("?")) {
-        part = builder_.optional(part);
-      } else {
-        break;
-      }
-    }
+    while (take_repeat_sign(part)) continue;
     const size_t end = pos_;
     skip_blanks(false);
     if (!take("~")) {

@@ -131,6 +131,19 @@ Status EbnfParser::define(Rule rule, const Alternatives& alternatives) {
   return {};
 }
 
+bool EbnfParser::take_repeat_sign(Expr& part) {
+  if (take("*")) {
+    part = builder_.repeat(part, 0, GrammarBuilder::kUnbounded);
+  } else if (take("+")) {
+    part = builder_.repeat(part, 1, GrammarBuilder::kUnbounded);
+  } else if (take("?")) {
+    part = builder_.optional(part);
+  } else {
+    return false;
+  }
+  return true;
+}
+
 Expected<Grammar> compile_ebnf(std::string_view source, const GrammarLimits& limits) {
   if (source.size() > limits.max_source_bytes) {
     return make_error(ErrorCode::kResourceExhausted, "grammar of {} bytes, at most {} accepted", source.size(),

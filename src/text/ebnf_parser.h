@@ -44,6 +44,9 @@ class EbnfParser {
   Expected<char32_t> take_hex(int num_digits);
   Expected<uint32_t> take_number();
 
+  // Takes one '*', '+' or '?' and repeats the part by it; false when there is none.
+  bool take_repeat_sign(Expr& part);
+
   Rule rule(const std::string& name);
   bool is_defined(Rule rule) const { return builder_.rules()[rule].body.has_value(); }
   // A rule that begins with itself becomes its other alternatives, followed by any number of what came behind.

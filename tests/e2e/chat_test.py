@@ -171,7 +171,8 @@ class Conversation(unittest.TestCase):
             before = len(terminal.text)
             answer = terminal.ask(ASK_ENGLISH)
             self.assertGreaterEqual(len(right_pairs(answer)), 3, answer)
-            self.assertRegex(answer, r"first token \d+\.\d\d s · [\d.]+ tokens/s · \d+ tokens\n")
+            # No rate where all tokens arrived at once.
+            self.assertRegex(answer, r"first token \d+\.\d\d s · ([\d.]+ tokens/s · )?\d+ tokens\n")
             shown = terminal.text[before:]
             self.assertLess(shown.index("\x1b[2m"), shown.rindex("first token"))  # thoughts are dimmed
             self.assertGreater(shown.count("\x1b[2m"), 2)

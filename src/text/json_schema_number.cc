@@ -164,13 +164,14 @@ class DigitRange {
 // Integers from low to high, both at least 0.
 Expr natural_range(GrammarBuilder& builder, int64_t low, int64_t high) {
   std::vector<Expr> alternatives;
-  for (int64_t first = 0, last = 9; first <= high && first <= kMaxInteger;) {
+  for (int64_t first = 0, last = 9; first <= high;) {
     const int64_t from = std::max(low, first), to = std::min(high, last);
     if (from <= to) {
       const std::string from_text = std::to_string(from), to_text = std::to_string(to);
       const int length = static_cast<int>(from_text.size());
       alternatives.push_back(DigitRange(builder, false, false).digits(from_text, to_text, length, true));
     }
+    if (last >= kMaxInteger) break;
     first = last + 1;
     last = last * 10 + 9;
   }

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdio>
@@ -249,7 +250,9 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "bench_server: %s\n", result.error().message.c_str());
     return 1;
   }
-  if (!options.json_path.empty() && !hadal::write_file_atomically(options.json_path, hadal::dump_json(*result)))
-    return 1;
-  return 0;
+  if (options.json_path.empty()) return 0;
+  const auto written = hadal::write_file_atomically(options.json_path, hadal::dump_json(*result));
+  if (written) return 0;
+  std::fprintf(stderr, "bench_server: %s\n", written.error().message.c_str());
+  return 1;
 }

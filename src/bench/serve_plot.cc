@@ -69,8 +69,7 @@ void draw_titles(SvgWriter& svg, const std::string& title, const std::string& su
   svg.text(24, 54, subtitle, TextAnchor::kStart, 12, kSoftText);
 }
 
-void draw_throughput(SvgWriter& svg, const ServeRun& run, double top) {
-  const std::vector<double> tokens = tokens_by_second(run);
+void draw_throughput(SvgWriter& svg, const std::vector<double>& tokens, double top) {
   const double seconds = static_cast<double>(tokens.size());
   Panel panel(svg, kLeft, top, kRight - kLeft, kPanelHeight, seconds, *std::max_element(tokens.begin(), tokens.end()));
   panel.axes("Output tokens in each second", "seconds since the first request");
@@ -84,8 +83,7 @@ void draw_throughput(SvgWriter& svg, const ServeRun& run, double top) {
 size_t num_lanes(const ServeRun& run) { return std::min(run.records.size(), kMostLanes); }
 double lanes_height(const ServeRun& run) { return kLane * static_cast<double>(num_lanes(run)); }
 
-void draw_requests(SvgWriter& svg, const ServeRun& run, double top) {
-  const double seconds = static_cast<double>(tokens_by_second(run).size());
+void draw_requests(SvgWriter& svg, const ServeRun& run, double seconds, double top) {
   Panel panel(svg, kLeft, top, kRight - kLeft, lanes_height(run), seconds, 1);
   const std::string shown = num_lanes(run) < run.records.size() ? fmt::format(", the first {}", kMostLanes) : "";
   panel.axes("Requests" + shown, "seconds since the first request", false);
@@ -179,8 +177,9 @@ std::string plot_serve_run(const ServeRun& run, const ServeSummary& summary, con
   svg.text(kRight, 32,
            fmt::format("{:.1f} tokens/s, {:.2f} requests/s", summary.output_throughput, summary.request_throughput),
            TextAnchor::kEnd, 14);
-  draw_throughput(svg, run, kHeader);
-  draw_requests(svg, run, requests_top);
+  const std::vector<double> tokens = tokens_by_second(run);
+  draw_throughput(svg, tokens, kHeader);
+  draw_requests(svg, run, static_cast<double>(tokens.size()), requests_top);
   std::vector<double> ttfts, itls;
   for (const ServeRecord& record : run.records) {
     if (!record.success) continue;

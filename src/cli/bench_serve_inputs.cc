@@ -3,7 +3,6 @@
 #include <filesystem>
 
 #include "base/file.h"
-#include "base/names.h"
 
 namespace hadal {
 namespace {

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdio>
@@ -237,12 +236,16 @@ int run_chat() {
 void add_chat_command(CLI::App& program) {
   CLI::App* command = program.add_subcommand("chat", "Talk to a model in the terminal");
   add_eval_model_options(*command, g_options.model);
+  CLI::Option* base_url = command->add_option(
+      "--base-url", g_options.base_url,
+      "Ask this server (http://HOST:PORT/v1, https://.., unix:/SOCKET); --model is its model's name "
+      "[the first it has]");
+  exclude_numerics_options(*command, base_url);
   command->add_option("--max-model-len", g_options.model.max_model_len, "Context in tokens; 0: the model's")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--chat-template", g_options.model.chat_template, "File with a Jinja template, or the template");
-  command->add_option("--base-url", g_options.base_url,
-                      "Ask this server (http://HOST:PORT/v1, https://.., unix:/SOCKET); --model is its model's name "
-                      "[the first it has]");
+      ->check(CLI::NonNegativeNumber)
+      ->excludes(base_url);
+  command->add_option("--chat-template", g_options.model.chat_template, "File with a Jinja template, or the template")
+      ->excludes(base_url);
   command->add_option("--api-key", g_options.api_key, "Of that server")->envname("OPENAI_API_KEY");
   g_prompt_option = command->add_option("--prompt", g_options.prompt, "Answer this and end");
   command->add_option("--system", g_options.system, "System prompt");

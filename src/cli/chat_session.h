@@ -5,6 +5,7 @@
 // "messages": [{"role": "user", "content": ".."}, {"role": "assistant", "content": "..", "reasoning_content": ".."}]}.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>

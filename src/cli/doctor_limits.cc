@@ -69,7 +69,8 @@ Finding check_processes(const DoctorHost& host, const std::string& limits) {
 }
 
 Finding check_port(const DoctorHost& host, int port) {
-  if (port == 0 || host.port_is_free(port)) return {"port", kOk, fmt::format("{} is free", port), ""};
+  if (port == 0) return {"port", kOk, "not checked", ""};
+  if (host.port_is_free(port)) return {"port", kOk, fmt::format("{} is free", port), ""};
   return {"port", kFault, fmt::format("{} is taken, or needs more rights", port),
           fmt::format("ss -ltnp 'sport = :{}' shows by whom; or hadal serve --port N", port)};
 }

@@ -73,9 +73,11 @@ void add_eval_gsm8k(CLI::App& eval) {
   command->add_option("--output", g_output, "Keep every answer in this JSONL file, or in this folder");
   command->add_flag("--resume", o.resume, "Go on with the file that --output names, if it is there");
   command->add_option("--json", g_json, "Write the results to this file");
-  command->add_option("--base-url", g_http.base_url, "Ask this server (http://HOST:PORT/v1); --model is its model");
+  CLI::Option* base_url =
+      command->add_option("--base-url", g_http.base_url, "Ask this server (http://HOST:PORT/v1); --model is its model");
   command->add_option("--api-key", g_http.api_key, "Of that server")->envname("OPENAI_API_KEY");
   add_eval_model_options(*command, g_model);
+  exclude_numerics_options(*command, base_url);
   command->footer(
       "Examples:\n  hadal eval gsm8k --model models/nano --data models/nano/heldout.jsonl\n"
       "  hadal eval gsm8k --base-url http://127.0.0.1:8000/v1 --data test.jsonl --train train.jsonl --output run/");

@@ -11,9 +11,15 @@
 #include "eval/numerics_hash.h"
 
 namespace hadal {
+
 void add_eval_model_options(CLI::App& command, ServeOptions& options) {
   command.add_option("--model", options.model, "Hugging Face folder of the model");
   add_numerics_options(command, options);
+}
+
+void exclude_numerics_options(CLI::App& command, CLI::Option* base_url) {
+  const auto is_numerics = [](const CLI::Option* option) { return option->get_group() == kNumericsGroup; };
+  for (CLI::Option* option : command.get_options(is_numerics)) option->excludes(base_url);
 }
 
 Json model_identity_json(const ServeOptions& options, const OpenedModel& opened, const std::string& hash) {

@@ -13,12 +13,16 @@
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace hadal {
 
 // --model and the flags that decide its numbers and memory.
 void add_eval_model_options(CLI::App& command, ServeOptions& options);
+// Where a command can also ask a server: all of these but --model are refused beside `base_url`, which they say nothing
+// about.
+void exclude_numerics_options(CLI::App& command, CLI::Option* base_url);
 
 // {path, hash, numerics, numerics_hash, kernels}: what a model's numbers depend on.
 Json model_identity_json(const ServeOptions& options, const OpenedModel& opened, const std::string& hash);

@@ -54,21 +54,16 @@ Expected<std::unique_ptr<LocalServer>> LocalServer::start(const ServeOptions& op
     return make_error(ErrorCode::kInvalidArgument, "{}: no chat template; give one with --chat-template FILE",
                       options.model);
   }
-  ServingContext context;
-  HADAL_ASSIGN_OR_RETURN(context.facts.defaults,
+  HADAL_ASSIGN_OR_RETURN(const SamplingDefaults defaults,
                          choose_sampling_defaults(options.generation_config, options.override_generation_config,
                                                   opened.folder.generation));
   const std::string socket = folder + "/socket";
   HADAL_ASSIGN_OR_RETURN(std::unique_ptr<Server> server, Server::start(quiet_options(options, socket)));
   HADAL_ASSIGN_OR_RETURN(std::unique_ptr<ForwardModel> model, load_with_progress(options, opened));
+  ServingContext context;
   HADAL_ASSIGN_OR_RETURN(context.engine,
                          make_engine(std::move(model), engine_options(options, opened), server->step_observer()));
-  context.facts.root = options.model;
-  context.facts.max_model_len = opened.max_model_len;
-  context.facts.eos_token_ids = opened.folder.eos_token_ids;
-  context.facts.block_size = options.block_size;
-  context.facts.num_blocks = opened.memory.num_blocks;
-  context.facts.cache_dtype = options.kv_cache_dtype;
+  context.facts = model_facts(options, opened, defaults);
   context.tokenizer = std::move(opened.folder.tokenizer);
   context.chat_template = std::move(opened.folder.chat_template);
   server->attach(std::move(context));

@@ -7,6 +7,7 @@
 #include "kernels/row_math.h"
 #include "model/inspect.h"
 #include "model/memory_needs.h"
+#include "server/server.h"
 
 namespace hadal {
 namespace {
@@ -88,13 +89,26 @@ EngineOptions engine_options(const ServeOptions& options, const OpenedModel& ope
   engine.num_blocks = opened.memory.num_blocks;
   engine.max_queued_requests = options.max_queued_requests;
   engine.max_itl_ms = options.max_itl_ms;
-  engine.priority_preemption = options.priority_preemption;
+  engine.priority_preemption = options.has_priorities();
   engine.enable_prefix_caching = options.enable_prefix_caching;
   engine.prefix_cache_generated = options.prefix_cache_generated;
   engine.seed = options.seed;
   engine.num_valid_tokens = opened.folder.tokenizer->vocab_size();
   engine.row_math = &row_math_for(opened.numerics.kernels->isa);
   return engine;
+}
+
+ModelFacts model_facts(const ServeOptions& options, const OpenedModel& opened, const SamplingDefaults& defaults) {
+  ModelFacts facts;
+  facts.root = options.model;
+  facts.max_model_len = opened.max_model_len;
+  facts.eos_token_ids = opened.folder.eos_token_ids;
+  facts.defaults = defaults;
+  facts.cache_dtype = options.kv_cache_dtype;
+  facts.block_size = options.block_size;
+  facts.num_blocks = opened.memory.num_blocks;
+  facts.enable_prefix_caching = options.enable_prefix_caching;
+  return facts;
 }
 
 Expected<std::unique_ptr<ForwardModel>> load_opened_model(const ServeOptions& options, const OpenedModel& opened,

@@ -15,6 +15,9 @@
 
 namespace hadal {
 
+struct ModelFacts;
+struct SamplingDefaults;
+
 struct OpenedModel {
   NumericsChoice numerics;
   ModelConfig config;
@@ -31,6 +34,9 @@ Expected<OpenedModel> open_model(const ServeOptions& options);
 
 // Limits and kernels of an engine over the opened model. Requires a tokenizer.
 EngineOptions engine_options(const ServeOptions& options, const OpenedModel& opened);
+
+// What a server over the opened model says about it; without a certificate.
+ModelFacts model_facts(const ServeOptions& options, const OpenedModel& opened, const SamplingDefaults& defaults);
 
 // Loads the weights. Workers are bound to one core each.
 Expected<std::unique_ptr<ForwardModel>> load_opened_model(const ServeOptions& options, const OpenedModel& opened,

@@ -2,6 +2,8 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <vector>
 
 #include "base/json.h"

@@ -2,6 +2,7 @@
 #include <pthread.h>
 
 #include <CLI/CLI.hpp>
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -99,19 +100,6 @@ Expected<std::unique_ptr<ForwardModel>> load_model(const ServeOptions& options, 
   return load_opened_model(options, opened, progress);
 }
 
-ModelFacts model_facts(const ServeOptions& options, const OpenedModel& opened, const SamplingDefaults& defaults) {
-  ModelFacts facts;
-  facts.root = options.model;
-  facts.max_model_len = opened.max_model_len;
-  facts.eos_token_ids = opened.folder.eos_token_ids;
-  facts.defaults = defaults;
-  facts.cache_dtype = options.kv_cache_dtype;
-  facts.block_size = options.block_size;
-  facts.num_blocks = opened.memory.num_blocks;
-  facts.enable_prefix_caching = options.enable_prefix_caching;
-  return facts;
-}
-
 // Loads everything and attaches it to the listening server. Returns whether chat requests will be served.
 Expected<bool> start_serving(const ServeOptions& options, Server& server, ServiceNotifier& notifier) {
   const ServeLines lines(options.log_format == "json");
@@ -152,7 +140,6 @@ Expected<ServerOptions> read_options(ServeCommandLine& command_line) {
   for (const std::string& warning : warnings) log_warning("{}", warning);
   if (!command_line.explain_config) HADAL_RETURN_IF_ERROR(check_serve_options(command_line.model));
   HADAL_ASSIGN_OR_RETURN(ServerOptions server, make_server_options(command_line.model, command_line.server));
-  command_line.model.priority_preemption = server.priority_scheduling;
   server.version = kVersion;
   server.explained_config = explain_config(*command_line.registry);
   return server;
@@ -219,10 +206,10 @@ void add_serve_command(CLI::App& program) {
   registry.begin_group("Configuration");
   registry.add("--config", g_options.config_file,
                "YAML file with these options by name; the environment (HADAL_PORT=8000) and flags win over it");
-  command
-      ->add_flag("--explain-config", g_options.explain_config, "Print every option with its value and origin, and end")
-      ->group("Configuration");
-  command->add_flag("--json", g_options.json, "--explain-config as JSON")->group("Configuration");
+  CLI::Option* explain = command->add_flag("--explain-config", g_options.explain_config,
+                                           "Print every option with its value and origin, and end");
+  explain->group("Configuration");
+  command->add_flag("--json", g_options.json, "--explain-config as JSON")->needs(explain)->group("Configuration");
   command->footer(
       "Examples:\n  hadal serve --model models/nano --host 127.0.0.1\n"
       "  hadal serve --model /data/DeepSeek-R1 --max-model-len 32768 --max-num-seqs 16 --api-key KEY\n"

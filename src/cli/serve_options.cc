@@ -36,6 +36,9 @@ void add_engine_options(OptionRegistry& registry, ServeOptions& options) {
   count("--block-size", options.block_size, 1, "Tokens per block of the KV cache; divides 256");
   count("--num-gpu-blocks-override,--num-blocks", options.num_blocks, 0, "Blocks of the KV cache; 0: from memory");
   count("--max-queued-requests", options.max_queued_requests, 1, "Waiting requests; more are answered 503");
+  registry.add("--scheduling-policy", options.scheduling_policy, "fcfs, or priority: requests say who goes first")
+      ->check(CLI::IsMember({"fcfs", "priority"}))
+      ->capture_default_str();
   registry
       .add("--max-itl-ms", options.max_itl_ms,
            "Milliseconds from a stream's token to its next that long prompts must leave intact: they are computed in "
@@ -50,7 +53,7 @@ void add_engine_options(OptionRegistry& registry, ServeOptions& options) {
 }
 
 void add_numerics(OptionRegistry& registry, ServeOptions& options) {
-  registry.begin_group("Numerics");
+  registry.begin_group(kNumericsGroup);
   registry.add("--numerics", options.numerics,
                "bf16 (W8A16), fp8-dynamic (DeepSeek's), gaudi2 or gaudi3 (their FP8, emulated), or reference "
                "(FP32, slow) [bf16; gaudi2 with --quantization inc]");

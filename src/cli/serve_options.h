@@ -26,15 +26,15 @@ struct ServeOptions {
   int64_t block_size = 64;
   int64_t num_blocks = 0;  // 0: from memory
   int64_t max_queued_requests = 1024;
-  bool priority_preemption = false;  // --scheduling-policy priority, which is among the server's flags
-  double max_itl_ms = 0;             // 0: off
+  std::string scheduling_policy = "fcfs";
+  double max_itl_ms = 0;  // 0: off
   bool enable_prefix_caching = true;
   bool prefix_cache_generated = false;
   uint64_t seed = 0;
 
   std::string isa = "auto";
   std::string numerics;      // empty: bf16, or gaudi2 with --quantization inc
-  std::string quantization;  // empty or "inc"
+  std::string quantization;  // empty, "inc" or "fp8"
   std::string quant_config;  // INC's JSON; empty: $QUANT_CONFIG
   std::string measurements;  // folder or file; empty: what the INC config says
   std::string gaudi_mode = "auto";
@@ -47,12 +47,16 @@ struct ServeOptions {
 
   std::string log_level = "info";
   std::string log_format = "human";
+
+  bool has_priorities() const { return scheduling_policy == "priority"; }
 };
 
 class OptionRegistry;
 
 void add_serve_options(OptionRegistry& registry, ServeOptions& options);
-// The part of them that says how the model computes: numerics, cache dtype, kernels, threads.
+// The part of them that says how the model computes: numerics, cache dtype, kernels, threads. They stand under this
+// heading in --help.
+inline constexpr const char* kNumericsGroup = "Numerics";
 void add_numerics_options(CLI::App& command, ServeOptions& options);
 
 // Refuses values that no build can serve, naming flag, value and what is possible.

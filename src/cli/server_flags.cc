@@ -1,6 +1,7 @@
 #include "cli/server_flags.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <limits>
 
 #include "base/file.h"
@@ -74,9 +75,6 @@ void add_answer_flags(OptionRegistry& registry, ServerFlags& flags) {
   registry.add("--enable-force-include-usage", server.force_include_usage, "Every stream reports its usage");
   registry.add("--clamp-max-tokens", server.clamp_max_tokens,
                "max_tokens beyond the context is cut to it instead of refused");
-  registry.add("--scheduling-policy", flags.scheduling_policy, "fcfs, or priority: requests say who goes first")
-      ->check(CLI::IsMember({"fcfs", "priority"}))
-      ->capture_default_str();
 }
 
 void add_page_flags(OptionRegistry& registry, ServerFlags& flags) {
@@ -207,7 +205,10 @@ Status check_tls(const ServerFlags& flags, TlsOptions& tls) {
                       "--ssl-cert-reqs {}: clients' certificates cannot be checked without --ssl-ca-certs",
                       flags.ssl_cert_reqs);
   }
-  if (flags.ssl_cert_reqs == 0) tls.client_ca_file.clear();
+  if (flags.ssl_cert_reqs == 0 && !tls.client_ca_file.empty()) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "--ssl-ca-certs: clients' certificates are checked only with --ssl-cert-reqs 1 or 2");
+  }
   tls.require_client_certificate = flags.ssl_cert_reqs == 2;
   return {};
 }
@@ -258,7 +259,7 @@ Expected<ServerOptions> make_server_options(const ServeOptions& options, const S
                          parse_object("--default-chat-template-kwargs", flags.default_chat_template_kwargs));
   if (server.max_logprobs < 0) server.max_logprobs = std::numeric_limits<int32_t>::max();
   server.processed_logprobs = flags.logprobs_mode == "processed_logprobs";
-  server.priority_scheduling = flags.scheduling_policy == "priority";
+  server.priority_scheduling = options.has_priorities();
   server.access_log_excluded_paths = split_at_commas(flags.quiet_endpoints);
   server.log_access = !flags.disable_access_log && !is_above_info(flags.http_log_level);
   if (flags.disable_log_requests) server.log_requests = false;

@@ -25,7 +25,6 @@ struct ServerFlags {
   int ssl_cert_reqs = 0;                     // Python's: 0 none, 1 optional, 2 required
   std::string default_chat_template_kwargs;  // JSON object; empty: none
   std::string logprobs_mode = "raw_logprobs";
-  std::string scheduling_policy = "fcfs";
   std::string http_log_level = "info";
   std::vector<std::string> quiet_endpoints;
   bool disable_access_log = false;

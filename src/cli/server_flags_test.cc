@@ -23,6 +23,7 @@ Expected<ServerOptions> parse(std::vector<std::string> arguments) {
   ServeOptions options;
   options.model = "DIR";
   ServerFlags flags;
+  add_serve_options(registry, options);
   add_server_flags(registry, flags);
   std::reverse(arguments.begin(), arguments.end());
   command.parse(std::move(arguments));
@@ -131,6 +132,7 @@ TEST(ServerFlags, RefusesWhatDoesNotGoTogether) {
       {{"--ssl-keyfile=k.pem"}, "--ssl-keyfile goes with --ssl-certfile"},
       {{"--ssl-cert-reqs=1"}, "goes with --ssl-certfile"},
       {{"--ssl-certfile=c.pem", "--ssl-cert-reqs=1"}, "without --ssl-ca-certs"},
+      {{"--ssl-certfile=c.pem", "--ssl-ca-certs=ca.pem"}, "only with --ssl-cert-reqs"},
       {{"--root-path=llm"}, "begins with '/'"},
       {{"--default-chat-template-kwargs=[1]"}, "expected a JSON object"},
       {{"--default-chat-template-kwargs={"}, "--default-chat-template-kwargs: "},

@@ -6,7 +6,7 @@
 namespace hadal {
 namespace {
 
-constexpr double kAim = 0.9;         // of the target: the rest is for what nobody foresees
+constexpr double kAim = 0.9;         // of the target
 constexpr double kLeastShare = 0.1;  // of the target
 constexpr double kMeanGain = 0.125;  // RFC 6298's
 constexpr double kDeviationGain = 0.25;
@@ -44,20 +44,20 @@ int64_t pieces_within(double budget_s, const LatencyEstimates& estimates, int64_
 ChunkSize next_chunk_size(const ChunkSize& size, double largest_piece_s, double budget_s, int64_t most_tokens) {
   ChunkSize next = size;
   next.largest_piece_s = largest_piece_s;
-  next.shrank = false;
+  next.shrank_from = 0;
   if (largest_piece_s <= budget_s) {
     next.floor_tokens = ChunkSize::kLeastTokens;
     if (2 * largest_piece_s <= budget_s) next.tokens = std::min(2 * size.tokens, most_tokens);
     return next;
   }
-  if (size.shrank && largest_piece_s > kWorthwhile * size.largest_piece_s) {
-    next.floor_tokens = next.tokens = std::min(2 * size.tokens, most_tokens);
+  if (size.shrank_from > 0 && largest_piece_s > kWorthwhile * size.largest_piece_s) {
+    next.floor_tokens = next.tokens = size.shrank_from;
     return next;
   }
   const auto fitting = static_cast<int64_t>(static_cast<double>(size.tokens) * budget_s / largest_piece_s);
   const int64_t rounded = fitting / ChunkSize::kLeastTokens * ChunkSize::kLeastTokens;
   next.tokens = std::min(size.tokens, std::max({rounded, size.tokens / 2, size.floor_tokens}));
-  next.shrank = next.tokens < size.tokens;
+  next.shrank_from = next.tokens < size.tokens ? size.tokens : 0;
   return next;
 }
 

@@ -35,8 +35,8 @@ struct LatencyEstimates {
   double seconds(const StepPiece& piece) const { return rate_of(piece.kind).mean() * piece.work; }
 };
 
-// Seconds that a slice may take: what the target leaves beside the decode step, and always a tenth of the target, so
-// that prompts advance where decoding alone is too slow for it.
+// Seconds that a slice may take: what the decode step leaves of nine tenths of the target (the rest is for what nobody
+// foresees), and always a tenth of it, so that prompts advance where decoding alone is too slow for it.
 double slice_budget_s(double target_s, const RecentMean& decode_s);
 
 // How many of the pieces [begin, end) to run, at least one. A kind that was never measured ends the slice.
@@ -51,7 +51,7 @@ struct ChunkSize {
   int64_t tokens = 256;
   int64_t floor_tokens = kLeastTokens;  // fewer did not make pieces shorter
   double largest_piece_s = 0;           // of the step before; 0: none yet
-  bool shrank = false;                  // the last change
+  int64_t shrank_from = 0;              // tokens of the step before where that was larger; 0: it was not
 };
 
 // After a step of size.tokens tokens whose longest piece took so long. Halves at most, doubles at most; a step that was

@@ -78,6 +78,8 @@ TEST(NextChunkSize, TakesBackWhatDoesNotHelp) {
   EXPECT_EQ(size.tokens, 256);
   for (int i = 0; i < 5; ++i) size = next_chunk_size(size, 3.0, 1, 2048);
   EXPECT_EQ(size.tokens, 256);
+  // It goes back to what it was, no further.
+  EXPECT_EQ(next_chunk_size(next_chunk_size({.tokens = 256}, 1.2, 1, 2048), 1.1, 1, 2048).tokens, 256);
   // Once pieces fit (the decodes became fewer, say) smaller ones may be tried again.
   size = next_chunk_size(size, 3.0, 4, 2048);
   size = next_chunk_size(size, 9.0, 4, 2048);

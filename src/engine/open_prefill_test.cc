@@ -263,6 +263,32 @@ TEST(OpenPrefill, APreemptedMemberDropsTheStep) {
   expect_oracle(harness, harness.received("stream-0"), stream(0, 40));
 }
 
+// One who was displaced after its first token comes back with its prompt cached: a prefill of one token, which looks
+// like a decode but belongs to the open step.
+TEST(OpenPrefill, AMemberWithOneTokenLeftIsNotDecodedBesideTheStep) {
+  EngineOptions options = sliced_options();
+  options.max_num_seqs = 2;
+  options.priority_preemption = true;
+  CoreHarness harness(options);
+  set_pace(harness);
+  harness.add(stream(0));
+  harness.step();
+  Request displaced = prompt_of(8), urgent = prompt_of(9);
+  displaced.priority = 1;
+  urgent.request_id = "urgent";
+  harness.add(displaced);
+  while (harness.received("long").tokens.empty()) harness.step();
+  harness.add(urgent);
+  harness.state().piece_token_s = 10;  // an open step takes a step a piece
+  while (harness.received("urgent").finish_reason == FinishReason::kNone) harness.step();
+  ASSERT_EQ(harness.core().stats().num_preemptions, 1u);
+  ASSERT_EQ(harness.received("long").tokens.size(), 1u);
+  harness.run_to_end();
+  expect_oracle(harness, harness.received("long"), displaced);
+  expect_oracle(harness, harness.received("urgent"), urgent);
+  expect_oracle(harness, harness.received("stream-0"), stream(0));
+}
+
 TEST(OpenPrefill, AFailedSliceFailsItsRequestsOnly) {
   CoreHarness harness(sliced_options());
   start_streams(harness);

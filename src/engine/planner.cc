@@ -57,7 +57,8 @@ void Planner::plan_decodes(StepBatch& batch) {
   // By index: preemption shortens the list, always at its end and never before the sequence at hand.
   for (size_t i = 0; i < queues_.running.size() && budget_tokens_ > 0; ++i) {
     Sequence* sequence = queues_.running[i];
-    if (!sequence->decodes() || !reserve_next_row(sequence, batch)) continue;
+    // A resumed member of the open step whose other tokens were cached has one left too.
+    if (sequence->in_open_step || !sequence->decodes() || !reserve_next_row(sequence, batch)) continue;
     add_member(sequence, 1, 1, batch);
     ++batch.num_decode_tokens;
   }

@@ -3,7 +3,9 @@
 // A step takes, in this order and within the token budget: one token of every running sequence that decodes; chunks of
 // running sequences that prefill; then waiting ones, in rank order, until the first that cannot enter (so that a long
 // prompt is not overtaken forever). When blocks are short the last of the running sequences in rank order goes back to
-// waiting and is recomputed later: the first one always advances.
+// waiting and is recomputed later: the first one always advances. EngineOptions::priority_preemption and max_itl_ms
+// (latency_policy.h) change this: the one lets a waiting sequence displace running ones first, the other takes prompts
+// out of the steps that decode.
 #pragma once
 
 #include <cstdint>

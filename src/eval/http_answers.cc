@@ -58,11 +58,7 @@ std::string error_text(const HttpReply& reply) {
 class HttpAnswers final : public AnswerSource {
  public:
   HttpAnswers(HttpAnswersOptions http, std::string url, Json identity, AnswerOptions options)
-      : http_(std::move(http)),
-        url_(std::move(url)),
-        identity_(std::move(identity)),
-        options_(std::move(options)),
-        client_(http_.client) {}
+      : http_(std::move(http)), url_(std::move(url)), identity_(std::move(identity)), options_(std::move(options)) {}
 
   Expected<EvalAnswer> answer(const EvalPrompt& prompt) override {
     const HttpCall call = {.method = "POST", .url = url_, .body = dump_json(body_of(prompt)), .api_key = http_.api_key};
@@ -111,7 +107,7 @@ class HttpAnswers final : public AnswerSource {
 
 // {"id": .., "root": ..} of the model that will answer.
 Expected<Json> choose_model(const HttpAnswersOptions& http, const std::string& url) {
-  HADAL_ASSIGN_OR_RETURN(const HttpReply reply, HttpClient(http.client).call({.url = url, .api_key = http.api_key}));
+  HADAL_ASSIGN_OR_RETURN(const HttpReply reply, HttpClient().call({.url = url, .api_key = http.api_key}));
   if (reply.status != 200) return make_error(ErrorCode::kUnavailable, "{}: {}", url, error_text(reply));
   const auto body = parse_json(reply.body, kAnswerLimits);
   std::vector<std::string> names;

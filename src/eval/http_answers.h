@@ -6,7 +6,6 @@
 #include <string>
 
 #include "eval/answer_source.h"
-#include "net/http_client.h"
 
 namespace hadal {
 
@@ -17,7 +16,6 @@ struct HttpAnswersOptions {
   std::string api_key;                         // may be empty
   bool chat = false;                           // which of the two routes
   std::chrono::milliseconds timeout{600'000};  // of one answer
-  HttpClientOptions client;
 };
 
 // Asks the server which models it has. Errors: kInvalidArgument or kUnsupported (URL, unknown model), kUnavailable.

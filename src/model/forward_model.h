@@ -37,7 +37,7 @@ struct StepPiece {
   double work = 0;  // > 0; comparable with work of the same kind only
 };
 
-// Single-owner: the engine thread. forward() uses the model's own thread pool inside.
+// Single-owner: the engine thread. Steps use the model's own thread pool inside.
 class ForwardModel {
  public:
   virtual ~ForwardModel() = default;
@@ -86,8 +86,8 @@ class ForwardModel {
 inline Status ForwardModel::prepare_pieces(int64_t) {
   return make_error(ErrorCode::kUnsupported, "this model runs its steps whole only");
 }
-inline Status ForwardModel::open_step(const StepInput&) { return prepare_pieces(0); }
+inline Status ForwardModel::open_step(const StepInput&) { return ForwardModel::prepare_pieces(0); }
 inline StepPiece ForwardModel::piece(int64_t) const { return {}; }
-inline Status ForwardModel::run_pieces(int64_t, float*) { return prepare_pieces(0); }
+inline Status ForwardModel::run_pieces(int64_t, float*) { return ForwardModel::prepare_pieces(0); }
 
 }  // namespace hadal

@@ -41,7 +41,7 @@ class PieceMap {
   const ExpandedUnits& units() const { return units_; }
   // The longest range of one part in [begin, end). Requires begin < end <= num_pieces().
   PieceRange range(int64_t begin, int64_t end) const;
-  // Work: multiplications, of attention those of one worker; a weight that is read counts like a few of them.
+  // Work: multiplications, of the expanded form those of one worker; a weight that is read counts like a few of them.
   StepPiece piece(int64_t idx) const;
 
  private:

@@ -175,13 +175,18 @@ TEST(HttpStream, PiecesArriveAsTheyAreSent) {
 }
 
 TEST(HttpStream, CancelWakesTheReaderAndClosesTheConnection) {
-  std::atomic<bool> closed{false};
+  std::mutex mutex;
+  std::condition_variable changed;
+  int num_closed = 0;
   ScriptedServer server([&](ScriptedServer&, int fd) {
     ScriptedServer::send(fd, kChunked + chunk("a"));
-    closed = ScriptedServer::wait_for_close(fd);
+    ScriptedServer::wait_for_close(fd);
+    const std::lock_guard lock(mutex);
+    ++num_closed;
+    changed.notify_all();
   });
+  HttpClient client;
   {
-    HttpClient client;
     const auto stream = client.open({.url = server.url}, {.timeout = milliseconds(0)});
     ASSERT_TRUE((*stream)->next());
     std::thread other([&] { (*stream)->cancel(); });
@@ -192,6 +197,10 @@ TEST(HttpStream, CancelWakesTheReaderAndClosesTheConnection) {
     EXPECT_EQ((*stream)->rest().error().code, ErrorCode::kCancelled);
     const auto dropped = client.open({.url = server.url}, {.timeout = milliseconds(0)});
     ASSERT_TRUE((*dropped)->next());
+  }
+  {
+    std::unique_lock lock(mutex);
+    EXPECT_TRUE(changed.wait_for(lock, std::chrono::seconds(30), [&] { return num_closed == 2; }));
   }
   EXPECT_TRUE(http_call({.url = server.url}, {.timeout = kShort}).error().message.ends_with("no answer in 50 ms"));
 }
@@ -292,10 +301,12 @@ TEST(HttpClient, DelayedTasksRunInOrderOfTheirTimes) {
     order += letter;
     changed.notify_all();
   };
-  client.post([&] { add('c'); }, milliseconds(40));
-  client.post([&] { add('b'); }, milliseconds(20));
-  client.post([&] { add('a'); });
-  client.post([&] { add('d'); }, std::chrono::hours(1));
+  client.post([&] {  // in one task: none of them runs before all are posted
+    client.post([&] { add('c'); }, milliseconds(300));
+    client.post([&] { add('b'); }, milliseconds(20));
+    client.post([&] { add('a'); });
+    client.post([&] { add('d'); }, std::chrono::hours(1));
+  });
   std::unique_lock lock(mutex);
   changed.wait(lock, [&] { return order.size() == 3; });
   EXPECT_EQ(order, "abc");

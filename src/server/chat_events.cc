@@ -4,7 +4,6 @@
 
 #include "server/required_calls.h"
 #include "text/argument_filter.h"
-#include "text/reasoning_parser.h"
 #include "text/tool_parser.h"
 
 namespace hadal {
@@ -61,12 +60,13 @@ class PlainContent : public ContentReader {
   void flush(std::vector<ChatEvent>*) override {}
 };
 
-class ParsedCalls : public ContentReader {
+// Calls that a ToolParser or a RequiredCallReader finds in the text.
+template <typename Reader>
+class FoundCalls : public ContentReader {
  public:
-  ParsedCalls(const ChatTextOptions& options, const ToolFormat& format)
-      : ContentReader(options), parser_(format, options.tool_names) {}
-  void push(std::string_view text, std::vector<ChatEvent>* events) override { translate(parser_.push(text), events); }
-  void flush(std::vector<ChatEvent>* events) override { translate(parser_.flush(), events); }
+  FoundCalls(const ChatTextOptions& options, Reader reader) : ContentReader(options), reader_(std::move(reader)) {}
+  void push(std::string_view text, std::vector<ChatEvent>* events) override { translate(reader_.push(text), events); }
+  void flush(std::vector<ChatEvent>* events) override { translate(reader_.flush(), events); }
 
  private:
   void translate(std::vector<ToolEvent>&& from, std::vector<ChatEvent>* events) {
@@ -91,7 +91,7 @@ class ParsedCalls : public ContentReader {
     }
   }
 
-  ToolParser parser_;
+  Reader reader_;
 };
 
 // The content is the arguments of one call. A grammar sees to that; without an answer there is no call.
@@ -123,38 +123,6 @@ class NamedCall : public ContentReader {
   std::string arguments_;
 };
 
-class RequiredCalls : public ContentReader {
- public:
-  using ContentReader::ContentReader;
-  void push(std::string_view text, std::vector<ChatEvent>* events) override { translate(reader_.push(text), events); }
-  void flush(std::vector<ChatEvent>* events) override { translate(reader_.flush(), events); }
-
- private:
-  void translate(std::vector<RequiredCallEvent>&& from, std::vector<ChatEvent>* events) {
-    for (RequiredCallEvent& event : from) {
-      switch (event.kind) {
-        case RequiredCallEvent::Kind::kText:
-          add_content(std::move(event.text), events);
-          break;
-        case RequiredCallEvent::Kind::kCallBegin:
-          begin_call(std::move(event.text), {}, events);
-          break;
-        case RequiredCallEvent::Kind::kArguments:
-          add_to_call(Kind::kCallArguments, std::move(event.text), events);
-          break;
-        case RequiredCallEvent::Kind::kCallEnd:
-          add_to_call(Kind::kCallEnd, {}, events);
-          break;
-        case RequiredCallEvent::Kind::kCallBroken:
-          add_to_call(Kind::kCallBroken, std::move(event.text), events);
-          break;
-      }
-    }
-  }
-
-  RequiredCallReader reader_;
-};
-
 class Splitter : public ChatTextSplitter {
  public:
   Splitter(ReasoningParser reasoning, std::unique_ptr<ContentReader> content)
@@ -168,7 +136,6 @@ class Splitter : public ChatTextSplitter {
   }
   bool in_reasoning() const override { return reasoning_.in_reasoning(); }
   bool saw_reasoning() const override { return reasoning_.saw_reasoning(); }
-  int32_t num_calls() const override { return content_->num_calls(); }
 
  private:
   std::vector<ChatEvent> split(ReasoningDelta delta) {
@@ -182,37 +149,49 @@ class Splitter : public ChatTextSplitter {
   std::unique_ptr<ContentReader> content_;
 };
 
+// Of the calls to be parsed; null: they stay text.
+ApiExpected<const ToolFormat*> parsed_format(const ChatTextOptions& options) {
+  if (options.calls != ChatTextOptions::Calls::kParsed || options.tool_parser.empty()) return nullptr;
+  const auto format = choose_tool_format(options.tool_parser, nullptr, {});
+  if (!format) return tl::unexpected(to_api_error(format.error()));
+  return *format;
+}
+
+std::unique_ptr<ContentReader> make_content_reader(const ChatTextOptions& options, const ToolFormat* format) {
+  switch (options.calls) {
+    case ChatTextOptions::Calls::kNone:
+      break;
+    case ChatTextOptions::Calls::kParsed:
+      if (format == nullptr) break;
+      return std::make_unique<FoundCalls<ToolParser>>(options, ToolParser(*format, options.tool_names));
+    case ChatTextOptions::Calls::kNamed:
+      return std::make_unique<NamedCall>(options);
+    case ChatTextOptions::Calls::kRequired:
+      return std::make_unique<FoundCalls<RequiredCallReader>>(options, RequiredCallReader());
+  }
+  return std::make_unique<PlainContent>(options);
+}
+
 }  // namespace
 
-ApiExpected<std::unique_ptr<ChatTextSplitter>> ChatTextSplitter::make(const ChatTextOptions& options,
-                                                                      std::string_view prompt_tail) {
+ApiExpected<ReasoningOptions> reasoning_options(const ChatTextOptions& options, const ToolFormat* format) {
   const auto mode = reasoning_mode(options.reasoning_parser, options.thinking);
   if (!mode) return tl::unexpected(to_api_error(mode.error()));
   ReasoningOptions reasoning{.mode = *mode, .ending_markers = {}};
-  std::unique_ptr<ContentReader> content;
-  switch (options.calls) {
-    case ChatTextOptions::Calls::kNone:
-      content = std::make_unique<PlainContent>(options);
-      break;
-    case ChatTextOptions::Calls::kParsed: {
-      const auto format = choose_tool_format(options.tool_parser.empty() ? "none" : options.tool_parser, nullptr, {});
-      if (!format) return tl::unexpected(to_api_error(format.error()));
-      if (*format == nullptr) {
-        content = std::make_unique<PlainContent>(options);
-        break;
-      }
-      reasoning.ending_markers = {std::string((*format)->section_begin), std::string((*format)->call_begin)};
-      content = std::make_unique<ParsedCalls>(options, **format);
-      break;
-    }
-    case ChatTextOptions::Calls::kNamed:
-      content = std::make_unique<NamedCall>(options);
-      break;
-    case ChatTextOptions::Calls::kRequired:
-      content = std::make_unique<RequiredCalls>(options);
-      break;
+  if (options.calls == ChatTextOptions::Calls::kParsed && format != nullptr) {
+    reasoning.ending_markers = {std::string(format->section_begin), std::string(format->call_begin)};
   }
-  return std::make_unique<Splitter>(ReasoningParser(prompt_tail, std::move(reasoning)), std::move(content));
+  return reasoning;
+}
+
+ApiExpected<std::unique_ptr<ChatTextSplitter>> ChatTextSplitter::make(const ChatTextOptions& options,
+                                                                      std::string_view prompt_tail) {
+  const auto format = parsed_format(options);
+  if (!format) return tl::unexpected(format.error());
+  auto reasoning = reasoning_options(options, *format);
+  if (!reasoning) return tl::unexpected(reasoning.error());
+  return std::make_unique<Splitter>(ReasoningParser(prompt_tail, std::move(*reasoning)),
+                                    make_content_reader(options, *format));
 }
 
 }  // namespace hadal

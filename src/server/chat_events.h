@@ -11,6 +11,8 @@
 
 #include "base/json.h"
 #include "server/api_error.h"
+#include "text/reasoning_parser.h"
+#include "text/tool_format.h"
 
 namespace hadal {
 
@@ -45,6 +47,10 @@ struct ChatTextOptions {
   int64_t first_call_number = 0;  // kimi_k2 numbers calls over the whole conversation
 };
 
+// Where the reasoning of such an answer ends: the splitter and the grammar must agree. `format`: the calls', or null.
+// Errors: 400 (unknown parser name).
+ApiExpected<ReasoningOptions> reasoning_options(const ChatTextOptions& options, const ToolFormat* format);
+
 class ChatTextSplitter {
  public:
   // Errors: 400 (unknown parser name).
@@ -56,7 +62,6 @@ class ChatTextSplitter {
   virtual std::vector<ChatEvent> flush() = 0;  // at the end of the answer
   virtual bool in_reasoning() const = 0;
   virtual bool saw_reasoning() const = 0;
-  virtual int32_t num_calls() const = 0;  // begun
 };
 
 }  // namespace hadal

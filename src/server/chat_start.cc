@@ -109,13 +109,9 @@ ApiExpected<std::shared_ptr<ConstraintPlan>> chat_constraint(const RouteCall& ca
   if (!grammar) return tl::unexpected(grammar.error());
   auto plan = make_constraint_plan(call, std::move(*grammar));
   if (!plan) return plan;
-  const auto mode = reasoning_mode(chat.text.reasoning_parser, chat.text.thinking);
-  if (!mode) return tl::unexpected(to_api_error(mode.error()));
-  plan->reasoning.mode = *mode;
-  if (chat.text.calls == ChatTextOptions::Calls::kParsed && chat.tool_format) {
-    plan->reasoning.ending_markers = {std::string(chat.tool_format->section_begin),
-                                      std::string(chat.tool_format->call_begin)};
-  }
+  auto reasoning = reasoning_options(chat.text, chat.tool_format);
+  if (!reasoning) return tl::unexpected(reasoning.error());
+  plan->reasoning = std::move(*reasoning);
   return plan;
 }
 
@@ -155,7 +151,7 @@ void tell_unknown_fields(const GenerationParams& params) {
   }
 }
 
-ApiExpected<std::unique_ptr<ChatTextSplitter>> make_splitter(const RouteCall&, const PreparedChat& chat) {
+ApiExpected<std::unique_ptr<ChatTextSplitter>> make_splitter(const PreparedChat& chat) {
   return ChatTextSplitter::make(chat.text, chat.rendered.text);
 }
 

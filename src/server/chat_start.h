@@ -22,7 +22,7 @@ struct PreparedChat {
 };
 
 // The splitter for chat.text, at the end of the prompt. Errors: 400.
-ApiExpected<std::unique_ptr<ChatTextSplitter>> make_splitter(const RouteCall& call, const PreparedChat& chat);
+ApiExpected<std::unique_ptr<ChatTextSplitter>> make_splitter(const PreparedChat& chat);
 
 // Checks, renders and tokenises; does not look at the context's length. Errors: 400, 404 (model).
 ApiExpected<PreparedChat> prepare_chat(const RouteCall& call, const Json& body);

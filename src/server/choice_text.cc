@@ -38,7 +38,6 @@ ChoiceDelta ChoiceText::push(RequestOutput&& output) {
   ChoiceDelta delta;
   delta.is_first = std::exchange(is_first_, false);
   delta.prompt_tokens = std::move(output.prompt_tokens);
-  delta.error = std::move(output.error);
   const bool by_token = output.finish_reason == FinishReason::kStop && output.stop_token_id >= 0;
   for (size_t i = 0; i < output.tokens.size() && delta.finish_reason == FinishReason::kNone; ++i) {
     const int32_t id = output.tokens[i].token_id;

@@ -21,8 +21,7 @@ struct ChoiceDelta {
   std::vector<TokenOutput> prompt_tokens;  // with the first output, when prompt logprobs were asked for
   bool is_first = false;
   FinishReason finish_reason = FinishReason::kNone;
-  Json stop_reason;   // the stop string or stop id that ended it; null for the tokenizer's EOS
-  std::string error;  // kError
+  Json stop_reason;  // the stop string or stop id that ended it; null for the tokenizer's EOS
 };
 
 class ChoiceText {

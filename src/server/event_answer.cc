@@ -9,7 +9,8 @@ void EventAnswer::on_delta(size_t, ChoiceDelta&& delta, const Usage& usage) {
   auto events = splitter_->push(delta.text);
   if (splitter_->in_reasoning()) num_reasoning_tokens_ += static_cast<int64_t>(delta.tokens.size());
   if (params().sampling.num_logprobs >= 0) {
-    for (const TokenOutput& token : delta.tokens) logprobs_.push_back(chat_logprob_entry(tokenizer(), token, false));
+    for (const TokenOutput& token : delta.tokens)
+      logprobs_.push_back(chat_logprob_entry(tokenizer(), token, params().return_tokens_as_token_ids));
   }
   const bool finished = delta.finish_reason != FinishReason::kNone;
   if (finished) {

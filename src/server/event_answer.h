@@ -26,7 +26,6 @@ class EventAnswer : public Answer {
 
   FinishReason finish_reason() const { return finish_reason_; }
   const Json& stop_reason() const { return stop_reason_; }
-  bool has_calls() const { return splitter_->num_calls() > 0; }
   // Entries of the tokens since the last call, as chat's logprobs have them; empty unless asked for.
   Json take_logprobs() { return std::exchange(logprobs_, Json::array()); }
 

@@ -6,11 +6,9 @@ namespace hadal {
 namespace {
 
 // Everything of a completion request up to the engine. Errors are the client's answer.
-ApiExpected<void> start_completion(const RouteCall& call) {
+ApiExpected<void> start_completion(const RouteCall& call, const Json& body) {
   const ServingContext& serving = *call.serving;
-  const auto body = parse_body(call.exchange->request().body);
-  if (!body) return tl::unexpected(body.error());
-  auto request = parse_completion_request(*body, call.state->protocol_options(serving));
+  auto request = parse_completion_request(body, call.state->protocol_options(serving));
   if (!request) return tl::unexpected(request.error());
   GenerationParams& params = request->params;
   if (const auto error = unknown_model(call, params.model)) return tl::unexpected(*error);
@@ -52,28 +50,27 @@ ApiExpected<std::unique_ptr<Answer>> chat_answer(const ServerOptions& options, A
                                                .echo_text = echo_text(chat.request, chat.rendered, role)});
 }
 
-ApiExpected<void> start_chat_completion(const RouteCall& call) {
-  const auto body = parse_body(call.exchange->request().body);
-  if (!body) return tl::unexpected(body.error());
-  return start_chat(call, *body, "chatcmpl-", [&](AnswerContext context, const PreparedChat& chat) {
+ApiExpected<void> start_chat_completion(const RouteCall& call, const Json& body) {
+  return start_chat(call, body, "chatcmpl-", [&](AnswerContext context, const PreparedChat& chat) {
     return chat_answer(call.state->options, std::move(context), chat);
   });
 }
 
-void answer_error(const RouteCall& call, const ApiExpected<void>& started) {
+ApiExpected<void> start_invocation(const RouteCall& call, const Json& body) {
+  const bool is_chat = body.is_object() && body.contains("messages");
+  return is_chat ? start_chat_completion(call, body) : start_completion(call, body);
+}
+
+void start(const RouteCall& call, ApiExpected<void> (*start_request)(const RouteCall&, const Json&)) {
+  const auto body = parse_body(call.exchange->request().body);
+  const auto started = body ? start_request(call, *body) : tl::unexpected(body.error());
   if (!started) call.exchange->respond(api_error_response(started.error()));
 }
 
 }  // namespace
 
-void handle_completions(const RouteCall& call) { answer_error(call, start_completion(call)); }
-void handle_chat_completions(const RouteCall& call) { answer_error(call, start_chat_completion(call)); }
-
-void handle_invocations(const RouteCall& call) {
-  const auto body = parse_body(call.exchange->request().body);
-  if (!body) return call.exchange->respond(api_error_response(body.error()));
-  const bool is_chat = body->is_object() && body->contains("messages");
-  is_chat ? handle_chat_completions(call) : handle_completions(call);
-}
+void handle_completions(const RouteCall& call) { start(call, start_completion); }
+void handle_chat_completions(const RouteCall& call) { start(call, start_chat_completion); }
+void handle_invocations(const RouteCall& call) { start(call, start_invocation); }
 
 }  // namespace hadal

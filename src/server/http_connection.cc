@@ -16,8 +16,8 @@ using boost::system::error_code;
 
 constexpr auto kLingerTime = std::chrono::seconds(2);
 constexpr auto kLateTime = std::chrono::seconds(5);  // for a request on a connection made during a drain
-// Input that a client may send ahead while its request is being answered. Beyond that it is read and thrown away, since
-// only reading shows that the client left, and the connection closes after the answer.
+// Input that a client may send ahead while its requests are being answered. Beyond that it is read and thrown away,
+// since only reading shows that the client left, and the connection closes after the answer.
 constexpr size_t kMaxPipelinedBytes = size_t{1} << 20;
 // Buffers that grew beyond this are given back when they are empty.
 constexpr size_t kKeptBufferBytes = size_t{16} << 10;
@@ -142,6 +142,10 @@ bool HttpConnection::is_due(Clock::time_point now) const {
 void HttpConnection::check(Clock::time_point now) {
   if (now >= write_deadline_) return abort();
   if (now >= read_deadline_) {
+    if (writing_ && !parser_) {  // not idle: the client still takes its answer
+      read_deadline_ = now + limits().idle_timeout;
+      return;
+    }
     if (lingering_ || !parser_) return abort();  // idle: nothing to say
     fail(408, "The request did not arrive in time");
     return after_event();
@@ -201,9 +205,9 @@ void HttpConnection::start_stream(Exchange* exchange, HttpResponse response) {
 void HttpConnection::write(Exchange* exchange, std::string_view bytes) {
   if (!current(exchange) || !answer_.streaming) return;
   write_piece(bytes);
-  if (num_unsent_bytes() <= limits().max_unsent_bytes) return;
+  if (!backlogged()) return;
   flush();
-  if (closed_ || num_unsent_bytes() <= limits().max_unsent_bytes) return;
+  if (closed_ || !backlogged()) return;
   log_warning("{} reads too slowly: {} bytes unsent of request {}, connection closed", client_, num_unsent_bytes(),
               answer_.request_id);
   abort();
@@ -350,8 +354,9 @@ void HttpConnection::take_input(std::string_view bytes) {
   if (!lingering_ && !discard_input_ && !bytes.empty()) {
     in_.append(bytes);
     process();
-    if (exchange_ && in_.size() > kMaxPipelinedBytes) {
+    if ((exchange_ || held_back_ || closing_) && in_.size() > kMaxPipelinedBytes) {
       discard_input_ = true;
+      if (!exchange_) closing_ = true;
       std::string().swap(in_);
     }
   }
@@ -373,6 +378,8 @@ void HttpConnection::process() {
   processing_ = true;
   while (!closed_ && !exchange_ && !closing_ && !in_.empty()) {
     if (!parser_) {
+      held_back_ = backlogged();
+      if (held_back_) break;
       parser_.emplace(limits());
       read_deadline_ = Clock::now() + limits().header_timeout;
     }
@@ -456,7 +463,7 @@ void HttpConnection::fail(int status, std::string message) {
 
 void HttpConnection::after_event() {
   if (closed_) return;
-  if (peer_done_ && !exchange_) closing_ = true;
+  if (peer_done_ && !exchange_ && !held_back_) closing_ = true;
   flush();
 }
 
@@ -473,6 +480,7 @@ void HttpConnection::flush() {
   if (!send_all()) return set_busy(true);
   write_deadline_ = kNever;
   set_busy(exchange_ != nullptr);
+  if (std::exchange(held_back_, false)) post(&HttpConnection::process_and_flush);
   if (closing_ && !exchange_) linger();
 }
 

@@ -1,5 +1,5 @@
-// One connection: requests in, one at a time, answers out. Private to http.cc and http_connection.cc, the only files
-// that see Asio (compile time).
+// One connection: requests in, one at a time, answers out. Private to http.cc and http_connection.cc, which with
+// http_parser.cc are the only files that see Asio (compile time).
 #pragma once
 
 #include <utility>  // Asio 1.74 uses std::exchange without it
@@ -100,6 +100,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   bool current(const Exchange* exchange) const { return !closed_ && exchange_.get() == exchange; }
   bool idle() const { return !exchange_ && !parser_ && out_.empty() && !writing_ && !lingering_; }
   size_t num_unsent_bytes() const { return out_.size() + sending_.size() - num_sent_; }
+  bool backlogged() const { return num_unsent_bytes() > limits().max_unsent_bytes; }
   void post(void (HttpConnection::*method)());
 
   // Reading.
@@ -145,6 +146,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::optional<HttpRequestParser> parser_;  // of a request that is partly read
   size_t counted_body_bytes_ = 0;            // in HttpShared::num_body_bytes
   bool processing_ = false;
+  bool held_back_ = false;  // in_ waits until the answers before it are sent
   bool discard_input_ = false;
   bool peer_done_ = false;
 

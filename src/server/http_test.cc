@@ -20,9 +20,12 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// /echo answers with the body, /hold keeps the exchange, /stream begins a stream and keeps the exchange.
+// /big answers with 16 MB, far beyond what the kernel buffers, /hold keeps the exchange, /stream begins a stream and
+// keeps the exchange, others answer with the body.
 class HttpTest : public ::testing::Test {
  protected:
+  static constexpr size_t kBigBytes = size_t{16} << 20;
+
   void start(HttpLimits limits = {}) { start_with({.host = "127.0.0.1", .port = 0, .limits = limits}); }
   void start_with(HttpServerOptions options) {
     options.handler = [this](std::shared_ptr<HttpExchange> exchange) { handle(std::move(exchange)); };
@@ -44,6 +47,7 @@ class HttpTest : public ::testing::Test {
   void handle(std::shared_ptr<HttpExchange> exchange) {
     const std::string& path = exchange->request().path;
     if (path == "/throw") throw std::runtime_error("boom");
+    if (path == "/big") return exchange->respond({.body = std::string(kBigBytes, 'b'), .content_type = "text/plain"});
     if (path == "/hold" || path == "/stream") {
       exchange->on_disconnect([this] { ++num_disconnects_; });
       if (path == "/stream") exchange->start_stream({.content_type = "text/plain"});
@@ -62,6 +66,7 @@ class HttpTest : public ::testing::Test {
                             .head = {.content_type = "text/event-stream"},
                             .filler = ": waiting\n\n",
                             .late_answer = [](const HttpResponse& answer) { return "data: " + answer.body + "\n\n"; }});
+      if (exchange->request().method == "POST") return exchange->respond({.status = 503, .body = "gone"});
       const std::lock_guard lock(mutex_);
       held_.push_back(std::move(exchange));
       return;
@@ -188,15 +193,15 @@ TEST_F(HttpTest, HandlerExceptionIs500) {
 }
 
 TEST_F(HttpTest, SlowSendersAreTimedOut) {
-  start({.idle_timeout = milliseconds(300), .header_timeout = milliseconds(300), .body_timeout = milliseconds(300)});
-  TestClient idle(port());
+  start({.idle_timeout = milliseconds(300)});
+  EXPECT_TRUE(TestClient(port()).closed_by_peer());
+  start({.header_timeout = milliseconds(300), .body_timeout = milliseconds(300)});
   TestClient in_header(port());
   in_header.send("GET / HTTP/1.1\r\nHos");
   TestClient in_body(port());
   in_body.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc");
   EXPECT_EQ(in_header.read_reply().status, 408);
   EXPECT_EQ(in_body.read_reply().status, 408);
-  EXPECT_TRUE(idle.closed_by_peer());
   // One byte now and then does not help: the limit is for the whole header.
   TestClient dripping(port());
   bool refused = false;
@@ -252,6 +257,41 @@ TEST_F(HttpTest, SlowReaderIsCutOff) {
   ASSERT_TRUE(eventually([&] { return num_held() == 1; }));
   for (int i = 0; i < 64; ++i) held_[0]->write(std::string(1 << 20, 'z'));  // far beyond what the kernel buffers
   EXPECT_TRUE(eventually([&] { return num_disconnects_ == 1; }));
+}
+
+TEST_F(HttpTest, RequestsSentAheadWaitForTheirReader) {
+  start_with({.host = "127.0.0.1", .port = 0, .num_io_threads = 1, .limits = {.max_unsent_bytes = 1 << 20}});
+  constexpr size_t kNumRequests = 6;
+  TestClient client(port());
+  client.set_receive_buffer(1 << 16);
+  std::string requests;
+  for (size_t i = 0; i < kNumRequests; ++i) requests += http_request("GET", "/big");
+  client.send(requests);
+  client.half_close();                                    // which throws none of them away
+  EXPECT_EQ(http_call(port(), "GET", "/x").status, 200);  // so the IO thread has seen them
+  EXPECT_LT(statuses().size(), kNumRequests);
+  for (size_t i = 0; i < kNumRequests; ++i) EXPECT_EQ(client.read_reply().body.size(), kBigBytes);
+  EXPECT_TRUE(client.closed_by_peer());
+}
+
+TEST_F(HttpTest, InputBehindABacklogIsNotKept) {
+  start({.max_unsent_bytes = 1 << 20});
+  TestClient client(port());
+  client.set_receive_buffer(1 << 16);
+  client.send(http_request("GET", "/big") + http_request("POST", "/x", std::string(3'000'000, 'p')));
+  EXPECT_EQ(client.read_reply().body.size(), kBigBytes);
+  EXPECT_TRUE(client.closed_by_peer());
+}
+
+TEST_F(HttpTest, TakingAnAnswerIsNotBeingIdle) {
+  start({.idle_timeout = milliseconds(200)});
+  TestClient client(port());
+  client.set_receive_buffer(1 << 16);
+  client.send(http_request("GET", "/big"));
+  ASSERT_TRUE(client.wait_for("\r\n\r\n"));
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(TestClient(port()).closed_by_peer());
+  EXPECT_EQ(client.read_reply().body.size(), kBigBytes);
+  EXPECT_TRUE(client.closed_by_peer());
 }
 
 TEST_F(HttpTest, StuckReaderIsTimedOut) {
@@ -313,20 +353,23 @@ TEST_F(HttpTest, DrainFinishesWhatRunsAndWaitsForNobodyElse) {
 }
 
 TEST_F(HttpTest, DeadlineComesUnlessTheAnswerHasEnded) {
-  start();
+  start_with({.host = "127.0.0.1", .port = 0, .num_io_threads = 1, .limits = {}});
   TestClient client(port());
   client.send(http_request("GET", "/deadline"));
   EXPECT_EQ(client.read_reply().status, 504);
   client.send(http_request("GET", "/hold"));
   ASSERT_TRUE(eventually([&] { return num_held() == 1; }));
   std::atomic<bool> called{false};
-  held_[0]->set_deadline(std::chrono::steady_clock::now() + milliseconds(200), [&] { called = true; });
-  held_[0]->respond({.body = "in time"});
+  held_[0]->post([&, exchange = held_[0]] {  // in one task: no deadline is looked at in between
+    exchange->set_deadline(std::chrono::steady_clock::now() + milliseconds(1), [&] { called = true; });
+    exchange->respond({.body = "in time"});
+  });
   EXPECT_EQ(client.read_reply().body, "in time");
-  client.send(http_request("GET", "/deadline"));  // its deadline comes after the first one's would have
-  EXPECT_EQ(client.read_reply().status, 504);
-  std::this_thread::sleep_for(milliseconds(400));
+  // Of other connections, one tick after the other: the first one's deadline would have come by then.
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(http_call(port(), "GET", "/deadline").status, 504);
   EXPECT_FALSE(called);
+  client.send(http_request("GET", "/deadline"));
+  EXPECT_EQ(client.read_reply().status, 504);
 }
 
 TEST_F(HttpTest, SilentStreamsShowSignsOfLife) {
@@ -345,9 +388,7 @@ TEST_F(HttpTest, SilentStreamsShowSignsOfLife) {
   EXPECT_NE(seen.find("9\r\ndata: 1\n\n\r\n"), std::string::npos) << seen;
   EXPECT_NE(seen.find("data: gone\n\n"), std::string::npos) << seen;
   EXPECT_EQ(seen.find("text/plain"), std::string::npos);
-  client.send(http_request("GET", "/silent"));  // a whole answer before the first sign of life stays one
-  ASSERT_TRUE(eventually([&] { return num_held() == 2; }));
-  held_[1]->respond({.status = 503, .body = "gone"});
+  client.send(http_request("POST", "/silent"));  // a whole answer before the first sign of life stays one
   EXPECT_EQ(client.read_reply().status, 503);
 }
 
@@ -448,15 +489,15 @@ TEST_F(HttpsTest, RequestsAndStreams) {
 }
 
 TEST_F(HttpsTest, PlainHttpIsToldSo) {
-  start_tls({.header_timeout = milliseconds(500)});
+  start_tls();
   const HttpReply reply = http_call(port(), "GET", "/x");
   EXPECT_EQ(reply.status, 400);
   EXPECT_NE(reply.body.find("https://"), std::string::npos);
   TestClient rubbish(port());
   rubbish.send(std::string("\x16\x03\x01\x00\x04", 5) + "oops");
   EXPECT_EQ(rubbish.read_reply().status, 0);
-  TestClient silent(port());  // no handshake in time
-  EXPECT_TRUE(silent.closed_by_peer());
+  start_tls({.header_timeout = milliseconds(500)});
+  EXPECT_TRUE(TestClient(port()).closed_by_peer());  // no handshake in time
   EXPECT_EQ(statuses(), std::vector<int>{});
 }
 

@@ -19,7 +19,7 @@ ApiExpected<void> start_message(const RouteCall& call) {
   if (!body) return tl::unexpected(body.error());
   return start_chat(call, *body, "msg_",
                     [&](AnswerContext context, const PreparedChat& chat) -> ApiExpected<std::unique_ptr<Answer>> {
-                      auto splitter = make_splitter(call, chat);
+                      auto splitter = make_splitter(chat);
                       if (!splitter) return tl::unexpected(splitter.error());
                       return std::make_unique<MessagesAnswer>(std::move(context), std::move(*splitter));
                     });

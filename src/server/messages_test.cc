@@ -13,26 +13,8 @@ constexpr char kCall[] =
 constexpr char kTools[] = R"("tools":[{"name":"look","description":"d","input_schema":{"type":"object"}}])";
 constexpr char kHello[] = R"("messages":[{"role":"user","content":"Hi"}])";
 
-ServerOptions with_tools() {
-  ServerOptions options;
-  options.tool_call_parser = "deepseek_v31";
-  return options;
-}
-
 std::string body_of(const std::string& more, const char* max_tokens = "400") {
   return std::string("{") + kHello + R"(,"max_tokens":)" + max_tokens + (more.empty() ? "" : "," + more) + "}";
-}
-
-// Checks that each event's name is its type -> their data.
-std::vector<Json> events_of(const HttpReply& reply) {
-  std::vector<Json> events;
-  std::istringstream lines(reply.body);
-  for (std::string name, data, blank; std::getline(lines, name) && std::getline(lines, data);) {
-    std::getline(lines, blank);
-    events.push_back(Json::parse(data.substr(std::string("data: ").size())));
-    EXPECT_EQ(name, "event: " + events.back()["type"].get<std::string>());
-  }
-  return events;
 }
 
 // The message that a client builds from the events.
@@ -148,9 +130,9 @@ TEST(Messages, AnswerHasThinkingAndText) {
 
 TEST(Messages, EventsBuildTheSameMessage) {
   for (const std::string answer : {"<think>hm</think>hello", "", kCall, "<think>never ends"}) {
-    const TestServer s(answer, with_tools());
+    const TestServer s(answer, with_tool_parser("deepseek_v31"));
     const Json whole = s.post("/v1/messages", body_of(kTools)).json();
-    const auto events = events_of(s.post("/v1/messages", body_of(std::string(kTools) + R"(,"stream":true)")));
+    const auto events = named_events(s.post("/v1/messages", body_of(std::string(kTools) + R"(,"stream":true)")));
     ASSERT_GE(events.size(), 4u);
     EXPECT_EQ(events[0]["message"]["usage"]["output_tokens"], 0);
     EXPECT_EQ(events[0]["message"]["content"], Json::array());
@@ -159,7 +141,7 @@ TEST(Messages, EventsBuildTheSameMessage) {
 }
 
 TEST(Messages, ToolUse) {
-  const TestServer s(kCall, with_tools());
+  const TestServer s(kCall, with_tool_parser("deepseek_v31"));
   const Json message = s.post("/v1/messages", body_of(kTools)).json();
   EXPECT_EQ(message["stop_reason"], "tool_use") << message;
   ASSERT_EQ(message["content"].size(), 2u);
@@ -170,7 +152,7 @@ TEST(Messages, ToolUse) {
 }
 
 TEST(Messages, ACutCallIsGivenBackAsText) {
-  const TestServer s(std::string(kCall).substr(0, std::string(kCall).find("2]")), with_tools());
+  const TestServer s(std::string(kCall).substr(0, std::string(kCall).find("2]")), with_tool_parser("deepseek_v31"));
   const Json message = s.post("/v1/messages", body_of(kTools)).json();
   EXPECT_EQ(message["stop_reason"], "end_turn");
   EXPECT_EQ(message["content"].back()["type"], "text");
@@ -217,7 +199,7 @@ TEST(Messages, AnErrorDuringTheStreamIsItsLastEvent) {
   s.engine->step();
   s.engine->fail_next_step("rank 1 is lost");
   s.engine->step();
-  EXPECT_EQ(events_of(streaming.read_reply()).back(),
+  EXPECT_EQ(named_events(streaming.read_reply()).back(),
             Json::parse(R"({"type":"error","error":{"type":"api_error","message":"rank 1 is lost"}})"));
 }
 

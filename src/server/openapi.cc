@@ -42,7 +42,6 @@ constexpr ApiOperation kOperations[] = {
     {"GET", "/", "A page to chat with the model", "", "text/html"},
     {"GET", "/openapi.json", "This description", "", "OpenApi"},
     {"GET", "/docs", "This description as a page", "", "text/html"},
-    {"GET", "/", "The web chat, a page", "", "text/html"},
 };
 
 // "#X" -> "#/components/schemas/X", everywhere.

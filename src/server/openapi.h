@@ -1,5 +1,6 @@
 // The API described as an OpenAPI 3.1 document, made from tables: operations (openapi.cc) and the fields of their
-// bodies (openapi_requests.cc, openapi_answers.cc). Clients are generated from it, and tests generate requests from it.
+// bodies (openapi_requests.cc, openapi_answers.cc, openapi_agents.cc). Clients are generated from it, and tests
+// generate requests from it.
 #pragma once
 
 #include <span>

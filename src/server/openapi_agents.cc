@@ -57,6 +57,7 @@ constexpr ApiField kResponseInputItemFields[] = {
     {"call_id", kString, "Of a call and of its output"},
     {"name", kString, "Of a call"},
     {"arguments", kString, "Of a call: JSON as a string"},
+    {"status", kString, "A call that is incomplete is left out"},
     {"output", R"({"anyOf":[{"type":"string"},{"type":"array","items":{"$ref":"#ResponseTextPart"}}]})",
      "Of a function_call_output"},
 };

@@ -20,7 +20,8 @@ void collect_references(const Json& value, std::set<std::string>* references) {
 TEST(OpenApi, DescribesEveryRouteAndNoOther) {
   std::set<std::string> described;
   for (const ApiOperation& operation : api_operations()) {
-    described.insert(std::string(operation.method) + " " + operation.path);
+    const bool is_first = described.insert(std::string(operation.method) + " " + operation.path).second;
+    EXPECT_TRUE(is_first) << operation.method << " " << operation.path << " is described twice";
     HttpRequest request;
     request.method = operation.method;
     request.path = operation.path;

@@ -1,5 +1,5 @@
 // The requests of the OpenAI API with vLLM's extensions, as checked structs. Parsing knows no model: names, defaults
-// and limits come in ProtocolOptions; token ids are checked against the vocabulary later (admission.h). Field rules,
+// and limits come in ProtocolOptions; token ids are checked against the vocabulary later (prompts.h). Field rules,
 // limits and messages are vLLM's where clients match on them.
 #pragma once
 
@@ -47,6 +47,7 @@ struct ProtocolOptions {
 // Structured output as asked for, not yet compiled.
 struct StructuredOutput {
   enum class Kind { kNone, kJsonObject, kJsonSchema, kRegex, kChoice, kGrammar };
+  static constexpr size_t kMaxRegexBytes = size_t{16} << 10;
   Kind kind = Kind::kNone;
   std::string field;   // that asked for it: "guided_json"
   Json schema;         // kJsonSchema: object or boolean

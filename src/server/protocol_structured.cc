@@ -7,7 +7,7 @@ namespace {
 using Kind = StructuredOutput::Kind;
 
 constexpr size_t kMaxSourceBytes = size_t{256} << 10;
-constexpr size_t kMaxRegexBytes = size_t{16} << 10;
+constexpr size_t kMaxRegexBytes = StructuredOutput::kMaxRegexBytes;
 constexpr size_t kMaxChoices = 4096;
 
 // Reads one object's fields; errors name `prefix` + field and go to `outer`, which may be the reader itself.

@@ -59,16 +59,16 @@ Head read_head(std::string_view text) {
 
 }  // namespace
 
-std::vector<RequiredCallEvent> RequiredCallReader::push(std::string_view text) {
+std::vector<ToolEvent> RequiredCallReader::push(std::string_view text) {
   held_ += text;
   while (!held_.empty() && step()) continue;
   return std::exchange(events_, {});
 }
 
-std::vector<RequiredCallEvent> RequiredCallReader::flush() {
-  if (state_ == State::kValue) add(RequiredCallEvent::Kind::kCallBroken, std::exchange(raw_, {}));
+std::vector<ToolEvent> RequiredCallReader::flush() {
+  if (state_ == State::kValue) add(ToolEvent::Kind::kCallBroken, std::exchange(raw_, {}));
   if (state_ == State::kListBegin || state_ == State::kHead) give_up();
-  add(RequiredCallEvent::Kind::kText, std::exchange(held_, {}));
+  add(ToolEvent::Kind::kText, std::exchange(held_, {}));
   return std::exchange(events_, {});
 }
 
@@ -89,7 +89,7 @@ bool RequiredCallReader::step() {
       if (!held_.empty()) give_up();
       return !held_.empty();
     case State::kText:
-      add(RequiredCallEvent::Kind::kText, std::exchange(held_, {}));
+      add(ToolEvent::Kind::kText, std::exchange(held_, {}));
       return false;
   }
   return false;
@@ -126,7 +126,7 @@ bool RequiredCallReader::step_head() {
     return true;
   }
   raw_ += take(head.num_bytes);
-  add(RequiredCallEvent::Kind::kCallBegin, head.name);
+  events_.push_back({ToolEvent::Kind::kCallBegin, {}, head.name, {}});
   arguments_.clear();
   depth_ = 0;
   in_string_ = escaped_ = false;
@@ -153,11 +153,13 @@ bool RequiredCallReader::step_value() {
   std::string piece = take(size);
   raw_ += piece;
   arguments_ += piece;
-  add(RequiredCallEvent::Kind::kArguments, std::move(piece));
+  add(ToolEvent::Kind::kArguments, std::move(piece));
   if (!ended) return false;
   const bool is_whole = Json::accept(arguments_);
-  events_.push_back({is_whole ? RequiredCallEvent::Kind::kCallEnd : RequiredCallEvent::Kind::kCallBroken,
-                     is_whole ? "" : std::exchange(raw_, {})});
+  events_.push_back({is_whole ? ToolEvent::Kind::kCallEnd : ToolEvent::Kind::kCallBroken,
+                     is_whole ? "" : std::exchange(raw_, {}),
+                     {},
+                     {}});
   raw_.clear();
   state_ = State::kEntryEnd;
   return true;
@@ -165,7 +167,7 @@ bool RequiredCallReader::step_value() {
 
 // From here on it is text, with what was read and not told.
 void RequiredCallReader::give_up() {
-  add(RequiredCallEvent::Kind::kText, std::exchange(raw_, {}));
+  add(ToolEvent::Kind::kText, std::exchange(raw_, {}));
   state_ = State::kText;
 }
 
@@ -175,12 +177,12 @@ std::string RequiredCallReader::take(size_t num_bytes) {
   return taken;
 }
 
-void RequiredCallReader::add(RequiredCallEvent::Kind kind, std::string text) {
+void RequiredCallReader::add(ToolEvent::Kind kind, std::string text) {
   if (text.empty()) return;
   if (!events_.empty() && events_.back().kind == kind) {
     events_.back().text += text;
   } else {
-    events_.push_back({kind, std::move(text)});
+    events_.push_back({kind, std::move(text), {}, {}});
   }
 }
 

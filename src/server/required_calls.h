@@ -5,25 +5,16 @@
 #include <string_view>
 #include <vector>
 
+#include "text/tool_parser.h"
+
 namespace hadal {
 
-struct RequiredCallEvent {
-  enum class Kind {
-    kText,       // no such list: text from here on
-    kCallBegin,  // text: the name
-    kArguments,  // text: the next piece
-    kCallEnd,
-    kCallBroken,  // text: the list's entry as it was written
-  };
-  Kind kind = Kind::kText;
-  std::string text;
-};
-
-// Joined events do not depend on how the text is cut. Single-owner.
+// Events as ToolParser's, calls without ids: kText: no such list, text from here on; kCallBroken: the list's entry as
+// it was written. Joined events do not depend on how the text is cut. Single-owner.
 class RequiredCallReader {
  public:
-  std::vector<RequiredCallEvent> push(std::string_view text);
-  std::vector<RequiredCallEvent> flush();
+  std::vector<ToolEvent> push(std::string_view text);
+  std::vector<ToolEvent> flush();
 
  private:
   enum class State { kListBegin, kHead, kValue, kEntryEnd, kNextEntry, kEnd, kText };
@@ -33,7 +24,7 @@ class RequiredCallReader {
   bool step_value();
   void give_up();
   std::string take(size_t num_bytes);
-  void add(RequiredCallEvent::Kind kind, std::string text);
+  void add(ToolEvent::Kind kind, std::string text);
 
   State state_ = State::kListBegin;
   std::string held_;
@@ -42,7 +33,7 @@ class RequiredCallReader {
   int depth_ = 0;          // of the value's brackets
   bool in_string_ = false;
   bool escaped_ = false;
-  std::vector<RequiredCallEvent> events_;
+  std::vector<ToolEvent> events_;
 };
 
 }  // namespace hadal

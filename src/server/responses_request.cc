@@ -185,6 +185,8 @@ ApiExpected<void> add_reasoning_item(const Json& item, const std::string& where,
 }
 
 ApiExpected<void> add_call_item(const Json& item, const std::string& where, ConversationBuilder* builder) {
+  // A stream's call that came to nothing: its arguments are no JSON, and its text follows as a message.
+  if (item.value("status", Json()) == "incomplete") return {};
   std::string values[3];
   const char* names[] = {"call_id", "name", "arguments"};
   for (size_t i = 0; i < 3; ++i) {

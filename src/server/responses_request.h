@@ -22,7 +22,7 @@ struct ResponsesRequest {
 // built-in tools, files), or truncation, which would drop parts of the conversation unseen.
 ApiExpected<ResponsesRequest> parse_responses_request(const Json& body);
 
-// Items of `input` or `output` as chat messages. Errors: as above.
+// Items of `input` or `output` as chat messages; calls with the status "incomplete" are left out. Errors: as above.
 ApiExpected<Json> messages_of_items(const Json& items);
 
 // The whole chat request; `earlier`: the messages of the previous response, an array.

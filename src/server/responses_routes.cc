@@ -49,7 +49,7 @@ ApiExpected<void> start_response(const RouteCall& call) {
   }
   return start_chat(call, chat_request_of(*request, earlier), "resp_",
                     [&](AnswerContext context, const PreparedChat& chat) -> ApiExpected<std::unique_ptr<Answer>> {
-                      auto splitter = make_splitter(call, chat);
+                      auto splitter = make_splitter(chat);
                       if (!splitter) return tl::unexpected(splitter.error());
                       context.head.id = new_response_id();
                       ResponsesAnswer::OnDone on_done;

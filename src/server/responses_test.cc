@@ -14,28 +14,15 @@ constexpr char kTwoCalls[] =
     "<｜tool▁call▁begin｜>look<｜tool▁sep｜>{\"q\":2}<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
 constexpr char kTools[] = R"("tools":[{"type":"function","name":"look","parameters":{"type":"object"}}])";
 
-ServerOptions with_tools() {
-  ServerOptions options;
-  options.tool_call_parser = "deepseek_v31";
-  return options;
-}
-
 Json chat_of(const std::string& body) {
   const auto request = parse_responses_request(Json::parse(body));
   return request ? chat_request_of(*request, Json::array()) : Json(request.error().message);
 }
 
-// Checks the frame of each event (its name is its type, numbers rise from 0) -> their data.
+// Their numbers rise from 0.
 std::vector<Json> events_of(const HttpReply& reply) {
-  std::vector<Json> events;
-  std::istringstream lines(reply.body);
-  for (std::string name, data, blank; std::getline(lines, name) && std::getline(lines, data);) {
-    std::getline(lines, blank);
-    events.push_back(Json::parse(data.substr(std::string("data: ").size())));
-    EXPECT_EQ(name, "event: " + events.back()["type"].get<std::string>());
-    EXPECT_EQ(events.back()["sequence_number"], events.size() - 1);
-    EXPECT_EQ(blank, "");
-  }
+  std::vector<Json> events = named_events(reply);
+  for (size_t i = 0; i < events.size(); ++i) EXPECT_EQ(events[i]["sequence_number"], i);
   return events;
 }
 
@@ -149,7 +136,7 @@ TEST(Responses, AnswerHasReasoningAndText) {
 
 TEST(Responses, EventsBuildTheSameResponse) {
   for (const std::string answer : {"<think>hm</think>hello", "", kTwoCalls}) {
-    const TestServer s(answer, with_tools());
+    const TestServer s(answer, with_tool_parser("deepseek_v31"));
     const std::string body = std::string(R"({"input":"Hi",)") + kTools;
     const Json whole = s.post("/v1/responses", body + "}").json();
     const auto events = events_of(s.post("/v1/responses", body + R"(,"stream":true})"));
@@ -181,7 +168,7 @@ TEST(Responses, EventsComeInOrder) {
 }
 
 TEST(Responses, FunctionCallsAreItems) {
-  const TestServer s(kTwoCalls, with_tools());
+  const TestServer s(kTwoCalls, with_tool_parser("deepseek_v31"));
   const Json response = s.post("/v1/responses", std::string(R"({"input":"Hi",)") + kTools + "}").json();
   EXPECT_EQ(without_ids(response["output"]), Json::parse(R"([
       {"type":"function_call","id":"ID","call_id":"ID","name":"look","arguments":"{\"q\":1}","status":"completed"},
@@ -196,7 +183,8 @@ TEST(Responses, FunctionCallsAreItems) {
 }
 
 TEST(Responses, ACutCallIsGivenBackAsText) {
-  const TestServer s(std::string(kTwoCalls).substr(0, std::string(kTwoCalls).find("}")), with_tools());
+  const TestServer s(std::string(kTwoCalls).substr(0, std::string(kTwoCalls).find("}")),
+                     with_tool_parser("deepseek_v31"));
   const std::string body = std::string(R"({"input":"Hi",)") + kTools;
   const Json output = s.post("/v1/responses", body + "}").json()["output"];
   ASSERT_EQ(output.size(), 1u) << output;
@@ -204,6 +192,23 @@ TEST(Responses, ACutCallIsGivenBackAsText) {
   const Json streamed = events_of(s.post("/v1/responses", body + R"(,"stream":true})")).back()["response"]["output"];
   EXPECT_EQ(streamed.back()["content"][0]["text"], output[0]["content"][0]["text"]);
   for (size_t i = 0; i + 1 < streamed.size(); ++i) EXPECT_EQ(streamed[i]["status"], "incomplete");  // was announced
+}
+
+// Its arguments are no JSON, which templates that show them as an object refuse; its text follows as a message.
+TEST(Responses, ACutCallIsNoCallOfTheConversation) {
+  const Json items = Json::parse(R"([
+      {"type":"function_call","call_id":"1","name":"look","arguments":"{\"q\":","status":"incomplete"},
+      {"type":"message","role":"assistant","content":[{"type":"output_text","text":"look{\"q\":"}]}])");
+  EXPECT_EQ(messages_of_items(items).value(), Json::parse(R"([{"role":"assistant","content":"look{\"q\":"}])"));
+  const TestServer s(std::string(kTwoCalls).substr(0, std::string(kTwoCalls).find("}")),
+                     with_tool_parser("deepseek_v31"));
+  const std::string body = std::string(R"({"input":"Hi",)") + kTools;
+  const Json last = events_of(s.post("/v1/responses", body + R"(,"stream":true})")).back();
+  const std::string id = last["response"]["id"];
+  ASSERT_EQ(s.post("/v1/responses", R"({"input":"more","previous_response_id":")" + id + "\"}").status, 200);
+  EXPECT_EQ(test_tokenizer()->decode(s.engine->seen().back().prompt_ids, true),
+            "[user]Hi[assistant]" + last["response"]["output"].back()["content"][0]["text"].get<std::string>() +
+                "[user]more[assistant]");
 }
 
 TEST(Responses, EndAtTheLimitIsIncomplete) {
@@ -226,6 +231,11 @@ TEST(Responses, LogprobsAreThoseOfTheText) {
   EXPECT_NE(text.find("hello"), std::string::npos);
   EXPECT_EQ(text.find("hm"), std::string::npos);
   EXPECT_EQ(logprobs[0]["top_logprobs"].size(), 2u);
+  ServerOptions options;
+  options.return_tokens_as_token_ids = true;
+  const TestServer with_ids("A", options);
+  const Json message = with_ids.post("/v1/responses", R"({"input":"Hi","top_logprobs":1})").json()["output"][0];
+  EXPECT_EQ(message["content"][0]["logprobs"][0]["token"], "token_id:65") << message;
 }
 
 TEST(Responses, ErrorsArePlainBeforeAndEventsAfterTheFirstToken) {

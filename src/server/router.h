@@ -33,10 +33,10 @@ const std::vector<Route>& all_routes();
 // Checks key, route, method, readiness and content type, then calls the handler.
 void dispatch_request(const std::shared_ptr<Server::State>& state, std::shared_ptr<HttpExchange> exchange);
 
-// For metrics: the route's path, or "none".
+// Null when no route has this path and method.
 const Route* find_route(const HttpRequest& request);
 
-// True for the method names that become label values.
+// The method as a label value: "other" for those that nobody has heard of.
 std::string method_label(const std::string& method);
 
 // The request header that carries the id which the server made because the client gave none.

@@ -255,16 +255,19 @@ TEST(Server, HealthFollowsTheEngine) {
 }
 
 TEST(Server, DrainLetsRunningRequestsEnd) {
-  TestServer s("abc");
+  ServerOptions options;
+  options.num_io_threads = 1;
+  TestServer s("abc", options);
   s.engine->hold();
   TestClient running(s.port());
   running.send(http_request("POST", "/v1/completions", R"({"prompt":"a","stream":true})"));
   TestClient kept(s.port());
   kept.send("GET /vers");  // a request on its way when the drain begins
   ASSERT_TRUE(s.engine->wait_running(1));
+  EXPECT_EQ(s.get("/version").status, 200);  // so the IO thread has read what was sent before
   bool clean = false;
-  std::thread stopper([&] { clean = s.server->shutdown(std::chrono::seconds(10)); });
-  std::this_thread::sleep_for(milliseconds(300));
+  std::thread stopper([&] { clean = s.server->shutdown(std::chrono::minutes(2)); });
+  EXPECT_TRUE(eventually([&] { return s.get("/health").header("connection") == "close"; }));
   kept.send("ion HTTP/1.1\r\nHost: h\r\n\r\n");
   const HttpReply version = kept.read_reply();
   EXPECT_EQ(version.status, 200);
@@ -306,14 +309,26 @@ TEST(Server, ShutdownAfterTheLimitTellsTheClients) {
 TEST(Server, SlowReaderLosesItsRequestOnly) {
   ServerOptions options;
   options.http.max_unsent_bytes = 1 << 16;
+  options.num_io_threads = 1;
   TestServer s([](const Request&) { return std::vector<int32_t>(200'000, 'y'); }, options, false);
   s.max_model_len = 200'000;
   s.attach();
+  s.engine->set_tokens_per_step(16);  // some 20 kB of events
+  s.engine->hold();
   TestClient slow(s.port());
   slow.set_receive_buffer(4096);
   slow.send(
       http_request("POST", "/v1/completions", R"({"prompt":"a","max_tokens":150000,"stream":true,"logprobs":20})"));
-  EXPECT_TRUE(eventually([&] { return s.engine->num_aborted() == 1; }));
+  ASSERT_TRUE(s.engine->wait_running(1));
+  // An answer shows that the IO thread has written all steps before: else a fast engine could end before the server
+  // has seen how slow the reader is.
+  for (int step = 0; step < 5000 && s.engine->num_aborted() == 0; ++step) {
+    s.engine->step();
+    ASSERT_EQ(s.get("/version").status, 200);
+  }
+  EXPECT_EQ(s.engine->num_aborted(), 1u);
+  EXPECT_TRUE(s.engine->wait_running(0));
+  s.engine->release();
   EXPECT_EQ(s.post("/v1/completions", R"({"prompt":"a"})").status, 200);
 }
 

@@ -21,13 +21,20 @@ void observe_if(Histogram* histogram, double seconds) {
   if (seconds >= 0) histogram->observe(seconds);
 }
 
-double resident_bytes() {
+struct MemoryUse {
+  double virtual_bytes = 0;
+  double resident_bytes = 0;
+};
+
+MemoryUse memory_use() {
   long num_pages = 0;
+  long num_resident = 0;
   if (std::FILE* statm = std::fopen("/proc/self/statm", "r")) {
-    if (std::fscanf(statm, "%*s %ld", &num_pages) != 1) num_pages = 0;
+    if (std::fscanf(statm, "%ld %ld", &num_pages, &num_resident) != 2) num_pages = num_resident = 0;
     std::fclose(statm);
   }
-  return static_cast<double>(num_pages) * static_cast<double>(sysconf(_SC_PAGESIZE));
+  const auto page_bytes = static_cast<double>(sysconf(_SC_PAGESIZE));
+  return {static_cast<double>(num_pages) * page_bytes, static_cast<double>(num_resident) * page_bytes};
 }
 
 double cpu_seconds() {
@@ -37,15 +44,6 @@ double cpu_seconds() {
     return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
   };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
-double virtual_bytes() {
-  long num_pages = 0;
-  if (std::FILE* statm = std::fopen("/proc/self/statm", "r")) {
-    if (std::fscanf(statm, "%ld", &num_pages) != 1) num_pages = 0;
-    std::fclose(statm);
-  }
-  return static_cast<double>(num_pages) * static_cast<double>(sysconf(_SC_PAGESIZE));
 }
 
 double max_open_files() {
@@ -170,8 +168,9 @@ void ServingMetrics::register_process_metrics() {
   registry_.gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds.")
       .set(static_cast<double>(std::time(nullptr)));
   registry_.on_scrape([&resident, &reserved, &cpu, &open_files, &most_files] {
-    resident.set(resident_bytes());
-    reserved.set(virtual_bytes());
+    const MemoryUse memory = memory_use();
+    resident.set(memory.resident_bytes);
+    reserved.set(memory.virtual_bytes);
     cpu.set_total(cpu_seconds());
     open_files.set(num_open_files());
     most_files.set(max_open_files());

@@ -39,7 +39,7 @@ struct Server::State : public std::enable_shared_from_this<Server::State> {
   std::shared_ptr<const ServingContext> context() const;
   ProtocolOptions protocol_options(const ServingContext& context) const;
 
-  // The error that a request naming this model gets; "" names the first one.
+  // `name` is one of its names; "" names the first one.
   bool serves_model(const std::string& name) const;
 
   // Engine requests that have not ended; for the stall check.

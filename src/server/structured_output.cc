@@ -7,8 +7,6 @@ namespace {
 
 using Kind = StructuredOutput::Kind;
 
-constexpr size_t kMaxRegexBytes = size_t{16} << 10;
-
 ApiExpected<Grammar> as_api(Expected<Grammar> compiled, const std::string& field) {
   if (compiled) return std::move(*compiled);
   return tl::unexpected(ApiError{400, fmt::format("{}: {}", field, compiled.error().message), field});
@@ -24,7 +22,7 @@ Expected<Grammar> compile(const StructuredOutput& output) {
     case Kind::kJsonSchema:
       return compile_json_schema(output.schema, json);
     case Kind::kRegex:
-      return compile_regex(output.source, {.max_source_bytes = kMaxRegexBytes});
+      return compile_regex(output.source, {.max_source_bytes = StructuredOutput::kMaxRegexBytes});
     case Kind::kChoice:
       return compile_choice(output.choices);
     case Kind::kGrammar:
@@ -116,7 +114,7 @@ ApiExpected<Grammar> compile_tool_use(const ToolUse& tool_use, const Json& tools
 ApiExpected<Grammar> GrammarCache::structured_output(const StructuredOutput& output) {
   if (output.kind == Kind::kNone) return nullptr;
   const Json key = {static_cast<int>(output.kind), output.any_whitespace, output.schema, output.source, output.choices};
-  return get(key.dump(), [&] { return compile_structured_output(output); });
+  return get(dump_json(key), [&] { return compile_structured_output(output); });
 }
 
 ApiExpected<Grammar> GrammarCache::tool_use(const ToolUse& tool_use, const Json& tools, const ToolFormat* format) {
@@ -127,7 +125,7 @@ ApiExpected<Grammar> GrammarCache::tool_use(const ToolUse& tool_use, const Json&
                     tool_use.parallel,
                     tools,
                     format == nullptr ? "" : std::string(format->name)};
-  return get(key.dump(), [&] { return compile_tool_use(tool_use, tools, format); });
+  return get(dump_json(key), [&] { return compile_tool_use(tool_use, tools, format); });
 }
 
 // Compiles outside the lock: two requests that come at once may both compile.

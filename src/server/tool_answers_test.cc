@@ -22,12 +22,6 @@ std::string call(const std::string& name, const std::string& arguments) {
   return kCall + name + kSep + arguments + kCallEnd;
 }
 
-ServerOptions with_parser(const std::string& name) {
-  ServerOptions options;
-  options.tool_call_parser = name;
-  return options;
-}
-
 // What a streaming client joins: the deltas of choice 0, as the official libraries do it.
 struct Joined {
   std::string content;
@@ -85,7 +79,7 @@ struct ToolCase {
 
 void check(const ToolCase& one, const std::string& parser) {
   for (const int tokens_per_step : {1, 7, 1000}) {
-    const TestServer s(one.answer, with_parser(parser));
+    const TestServer s(one.answer, with_tool_parser(parser));
     s.engine->set_tokens_per_step(tokens_per_step);
     const std::string body = kHello + kTools + one.fields;
     const Json choice = s.post("/v1/chat/completions", "{" + body + "}").json()["choices"][0];
@@ -164,7 +158,7 @@ TEST(ToolAnswers, NoneLeavesTheText) {
     s.post("/v1/chat/completions", "{" + kHello + kTools + choice + "}");
     return test_tokenizer()->decode(s.engine->seen().at(0).prompt_ids, false);
   };
-  ServerOptions excluding = with_parser("deepseek_v31");
+  ServerOptions excluding = with_tool_parser("deepseek_v31");
   EXPECT_THAT(prompt(excluding, R"(,"tool_choice":"none")"), HasSubstr("[tools]"));
   excluding.exclude_tools_when_tool_choice_none = true;
   EXPECT_THAT(prompt(excluding, R"(,"tool_choice":"none")"), Not(HasSubstr("[tools]")));
@@ -174,7 +168,7 @@ TEST(ToolAnswers, NoneLeavesTheText) {
 TEST(ToolAnswers, KimiIdsAreVerbatim) {
   const std::string answer =
       "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:7<|tool_call_argument_begin|>{}<|tool_call_end|>";
-  const TestServer s(answer, with_parser("kimi_k2"));
+  const TestServer s(answer, with_tool_parser("kimi_k2"));
   const std::string body = kHello + kTools;
   const Json message = s.post("/v1/chat/completions", "{" + body + "}").json()["choices"][0]["message"];
   EXPECT_EQ(message["tool_calls"][0]["id"], "functions.f:7");
@@ -185,7 +179,7 @@ TEST(ToolAnswers, KimiIdsAreVerbatim) {
 TEST(ToolAnswers, ReasoningThenCalls) {
   check({"<think>hm</think>" + kBegin + call("f", "{}") + kEnd, "", nullptr, {{"f", "{}"}}, "tool_calls"},
         "deepseek_v31");
-  const TestServer s("hm" + kBegin + call("f", "{}"), with_parser("deepseek_v31"));
+  const TestServer s("hm" + kBegin + call("f", "{}"), with_tool_parser("deepseek_v31"));
   const Json message =
       s.post("/v1/chat/completions", "{" + kHello + kTools + R"(,"chat_template_kwargs":{"thinking":true}})")
           .json()["choices"][0]["message"];
@@ -229,10 +223,10 @@ TEST(ToolAnswers, ErrorsOfTheRequest) {
   expect_error(post(none, kTools), 400, "--tool-call-parser");
   EXPECT_EQ(post(none, kTools + R"(,"tool_choice":"none")").status, 200);
   EXPECT_EQ(post(none, R"(,"tools":[])").status, 200);
-  ServerOptions off = with_parser("deepseek_v31");
+  ServerOptions off = with_tool_parser("deepseek_v31");
   off.enable_auto_tool_choice = false;
   expect_error(post(TestServer("x", off), kTools), 400, "--enable-auto-tool-choice");
-  const TestServer s("x", with_parser("deepseek_v31"));
+  const TestServer s("x", with_tool_parser("deepseek_v31"));
   expect_error(post(s, kTools + R"(,"tool_choice":{"type":"function","function":{"name":"nope"}})"), 400,
                "does not match any of the specified");
   expect_error(post(s, R"(,"tool_choice":"required")"), 400, "`tools` must be set");
@@ -319,7 +313,8 @@ TEST(StructuredAnswers, StrictToolInAutoHoldsArgumentsToItsSchema) {
   const std::string tools =
       R"(,"tools":[{"type":"function","function":{"name":"f","strict":true,"parameters":{"type":"object","properties":)"
       R"({"x":{"enum":[5]}},"required":["x"],"additionalProperties":false}}}])";
-  const TestServer s("ok" + kBegin + kCall + "f" + kSep + R"({"x":6})" + kCallEnd + kEnd, with_parser("deepseek_v31"));
+  const TestServer s("ok" + kBegin + kCall + "f" + kSep + R"({"x":6})" + kCallEnd + kEnd,
+                     with_tool_parser("deepseek_v31"));
   const Json message = s.post("/v1/chat/completions", "{" + kHello + tools + "}").json()["choices"][0]["message"];
   EXPECT_EQ(message["content"], "ok");
   EXPECT_EQ(message["tool_calls"][0]["function"]["arguments"], R"({"x":5})");

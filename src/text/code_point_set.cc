@@ -87,4 +87,21 @@ bool CodePointSet::contains(char32_t code_point) const {
   return found != ranges_.end() && found->low <= code_point;
 }
 
+HexDigits read_hex_digits(std::string_view text, size_t max_digits) {
+  HexDigits result;
+  for (const char c : text.substr(0, max_digits)) {
+    char32_t digit = 0;
+    if (c >= '0' && c <= '9') {
+      digit = static_cast<char32_t>(c - '0');
+    } else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f') {
+      digit = static_cast<char32_t>((c | 0x20) - 'a' + 10);
+    } else {
+      break;
+    }
+    result.value = std::min<char32_t>(result.value * 16 + digit, 0x110000);
+    ++result.num_digits;
+  }
+  return result;
+}
+
 }  // namespace hadal

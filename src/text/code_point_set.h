@@ -2,6 +2,7 @@
 #pragma once
 
 #include <compare>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -40,5 +41,13 @@ class CodePointSet {
  private:
   std::vector<Range> ranges_;
 };
+
+// Of an escape: the hexadecimal digits that `text` begins with, at most `max_digits`. Values beyond Unicode, which ends
+// at 0x10FFFF, count as 0x110000; surrogates are the caller's business.
+struct HexDigits {
+  char32_t value = 0;
+  size_t num_digits = 0;
+};
+HexDigits read_hex_digits(std::string_view text, size_t max_digits = std::string_view::npos);
 
 }  // namespace hadal

@@ -59,7 +59,7 @@ class GbnfParser : public EbnfParser {
     const Rule target = rule(name);
     if (is_defined(target)) return invalid(fmt::format("a second rule \"{}\"", name));
     HADAL_ASSIGN_OR_RETURN(const Alternatives alternatives, parse_alternatives(0));
-    HADAL_RETURN_IF_ERROR(define(target, alternatives));
+    define(target, alternatives);
     if (!at_end() && !at_rule()) return invalid(fmt::format("'{}' is not expected here", text_.substr(pos_, 1)));
     return {};
   }

@@ -125,7 +125,7 @@ class LarkParser : public EbnfParser {
     if (is_defined(target)) return invalid(fmt::format("a second rule \"{}\"", name));
     in_terminal_ = is_terminal_name(name);
     HADAL_ASSIGN_OR_RETURN(const Alternatives alternatives, parse_alternatives(0));
-    HADAL_RETURN_IF_ERROR(define(target, alternatives));
+    define(target, alternatives);
     return end_of_line();
   }
 

@@ -73,18 +73,10 @@ Expected<char32_t> EbnfParser::take_escape() {
   return c;
 }
 
-Expected<char32_t> EbnfParser::take_hex(int num_digits) {
-  char32_t value = 0;
-  for (int i = 0; i < num_digits; ++i, ++pos_) {
-    const char c = next();
-    if (c >= '0' && c <= '9') {
-      value = value * 16 + static_cast<char32_t>(c - '0');
-    } else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f') {
-      value = value * 16 + static_cast<char32_t>((c | 0x20) - 'a' + 10);
-    } else {
-      return invalid(fmt::format("{} hexadecimal digits expected", num_digits));
-    }
-  }
+Expected<char32_t> EbnfParser::take_hex(size_t num_digits) {
+  const auto [value, num_found] = read_hex_digits(text_.substr(pos_), num_digits);
+  if (num_found < num_digits) return invalid(fmt::format("{} hexadecimal digits expected", num_digits));
+  pos_ += num_digits;
   if (value > 0x10FFFF || (value >= 0xD800 && value <= 0xDFFF)) return invalid("an escape that is no character");
   return value;
 }
@@ -113,7 +105,7 @@ GrammarBuilder::Expr EbnfParser::choice_of(const Alternatives& alternatives) {
   return builder_.choice(std::move(parts));
 }
 
-Status EbnfParser::define(Rule rule, const Alternatives& alternatives) {
+void EbnfParser::define(Rule rule, const Alternatives& alternatives) {
   Alternatives first, loops;
   for (std::vector<Expr> alternative : alternatives) {
     std::erase(alternative, GrammarBuilder::kEmpty);
@@ -127,8 +119,7 @@ Status EbnfParser::define(Rule rule, const Alternatives& alternatives) {
     }
   }
   const Expr loop = builder_.repeat(choice_of(loops), 0, GrammarBuilder::kUnbounded);
-  builder_.define(rule, loops.empty() ? choice_of(first) : builder_.sequence({choice_of(first), loop}));
-  return {};
+  builder_.define(rule, builder_.sequence({choice_of(first), loop}));
 }
 
 bool EbnfParser::take_repeat_sign(Expr& part) {

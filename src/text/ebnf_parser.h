@@ -41,7 +41,7 @@ class EbnfParser {
   // Behind the opening quote, up to and including the closing one. Escapes of C, \u and \U.
   Expected<std::string> take_string(char quote);
   Expected<char32_t> take_escape();
-  Expected<char32_t> take_hex(int num_digits);
+  Expected<char32_t> take_hex(size_t num_digits);
   Expected<uint32_t> take_number();
 
   // Takes one '*', '+' or '?' and repeats the part by it; false when there is none.
@@ -50,7 +50,7 @@ class EbnfParser {
   Rule rule(const std::string& name);
   bool is_defined(Rule rule) const { return builder_.rules()[rule].body.has_value(); }
   // A rule that begins with itself becomes its other alternatives, followed by any number of what came behind.
-  Status define(Rule rule, const Alternatives& alternatives);
+  void define(Rule rule, const Alternatives& alternatives);
   Expr choice_of(const Alternatives& alternatives);
 
   GrammarBuilder& builder_;

@@ -167,11 +167,11 @@ GrammarMaskCache::Entry GrammarMaskCache::compute_next(const Entry& before, uint
   return entry;
 }
 
-// Few tokens are kept as a list.
+// Few tokens are kept as a list, where that is smaller than the mask.
 void GrammarMaskCache::set_allowed(Entry& entry, std::vector<uint64_t> allowed) const {
   size_t count = 0;
   for (const uint64_t word : allowed) count += static_cast<size_t>(std::popcount(word));
-  if (count > 2 * allowed.size() / 4) {
+  if (count > allowed.size() / 2) {
     entry.mask = std::move(allowed);
     return;
   }

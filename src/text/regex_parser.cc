@@ -300,33 +300,20 @@ class RegexParser {
   }
 
   Expected<char32_t> parse_hex(size_t num_digits) {
-    char32_t value = 0;
-    for (size_t i = 0; i < num_digits; ++i, ++pos_) {
-      const int digit = at_end() ? -1 : hex_digit(text_[pos_]);
-      if (digit < 0) return invalid(fmt::format("{} hexadecimal digits expected", num_digits));
-      value = value * 16 + static_cast<char32_t>(digit);
-    }
+    const auto [value, num_found] = read_hex_digits(text_.substr(pos_), num_digits);
+    pos_ += num_found;
+    if (num_found < num_digits) return invalid(fmt::format("{} hexadecimal digits expected", num_digits));
     if (value > 0x10FFFF) return invalid("a character above U+10FFFF");
     return value;
   }
 
   Expected<char32_t> parse_braced_hex() {
     ++pos_;
-    char32_t value = 0;
-    const size_t begin = pos_;
-    for (; !at_end() && hex_digit(text_[pos_]) >= 0; ++pos_) {
-      value = value * 16 + static_cast<char32_t>(hex_digit(text_[pos_]));
-      if (value > 0x10FFFF) return invalid("a character above U+10FFFF");
-    }
-    if (pos_ == begin || !take("}")) return invalid("hexadecimal digits and '}' expected");
+    const auto [value, num_found] = read_hex_digits(text_.substr(pos_));
+    pos_ += num_found;
+    if (value > 0x10FFFF) return invalid("a character above U+10FFFF");
+    if (num_found == 0 || !take("}")) return invalid("hexadecimal digits and '}' expected");
     return value;
-  }
-
-  static int hex_digit(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
   }
 
   // Behind '['.

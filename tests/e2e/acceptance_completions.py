@@ -58,7 +58,9 @@ def check_stream_chunks(server):
 
 @check(10, "stream with include_usage: usage in a last event of its own")
 def check_usage_event(server):
-    events = server.stream(COMPLETIONS, {"prompt": PROBLEM, "max_tokens": 5, "stream_options": {"include_usage": True}})
+    options = {"include_usage": True}
+    events = server.stream(COMPLETIONS, {"prompt": PROBLEM, "max_tokens": 5, **GREEDY, "stream_options": options})
+    equal(len(events), 6)
     equal(events[-1]["choices"], [])
     equal(events[-1]["usage"]["completion_tokens"], 5)
     assert all(event.get("usage") is None for event in events[:-1])
@@ -79,7 +81,10 @@ def check_stream_bytes(server):
     status, headers, text = server.call("POST", COMPLETIONS, {**THREE_CHOICES, "stream": True})
     equal(status, 200)
     assert headers["Content-Type"].startswith("text/event-stream"), headers
-    assert all(line == "" or line.startswith("data: ") for line in text.split("\n")), text
+    lines = text.split("\n")
+    assert all(line == "" or line.startswith("data: ") for line in lines), text
+    equal(lines.count("data: [DONE]"), 1)
+    equal(sum(line != "" for line in lines), 3 * 5 + 1)
 
 
 @check(13, "logprobs 5: four lists of 5, 5 or 6 alternatives, none above 0")

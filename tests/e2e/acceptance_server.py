@@ -19,7 +19,8 @@ def check_health(server):
 def check_version(server):
     status, _, text = server.call("GET", "/version")
     equal(status, 200)
-    assert isinstance(json.loads(text)["version"], str)
+    version = json.loads(text)["version"]
+    assert isinstance(version, str) and version, text
 
 
 @check(3, "GET /v1/models: the served name with root and max_model_len")

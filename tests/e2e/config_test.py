@@ -67,6 +67,7 @@ class Sources(unittest.TestCase):
                  (serve("--modle", "x"), "did you mean --model?"),
                  (serve("--middleware", "m", "--model", "models/nano"), "--middleware"),
                  (serve("--config", "/nowhere.yaml"), "/nowhere.yaml"),
+                 (serve("--json", "--model", "models/nano"), "--json requires --explain-config"),
                  (serve(), "--model is missing")]
         for done, message in cases:
             self.assertEqual(done.returncode, 2, (message, done.stderr))

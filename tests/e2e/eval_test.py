@@ -83,6 +83,8 @@ class Eval(unittest.TestCase):
                             ("https://127.0.0.1:1/v1", "nobody listens there"),
                             ("http://127.0.0.1:1/v1", "nobody listens there")):
             self.assertIn(reason, hadal("eval", "gsm8k", "--data", str(HELDOUT), "--base-url", url).stderr)
+        idle = hadal("eval", "gsm8k", "--data", str(HELDOUT), "--base-url", "http://127.0.0.1:1/v1", "--threads", "1")
+        self.assertIn("--threads excludes --base-url", idle.stderr)
 
     def test_perplexity_of_its_own_answers(self):
         self.gsm8k("own", *NANO)

@@ -12,10 +12,10 @@ import unittest
 from pathlib import Path
 
 from serving import REPOSITORY, Server
+from virtual_environment import SKIPPED
 
 BINARY = Path(os.environ.get("HADAL_BUILD_DIR", REPOSITORY / "build/release")) / "bin/hadal"
 REQUIRED_SHARE = 0.9
-SKIPPED = 77
 
 
 def find_python() -> str | None:
@@ -89,7 +89,6 @@ class LmEval(unittest.TestCase):
         for name in ("strict-match", "flexible-extract"):
             share = sum(filters[name]["exact_match"] for filters in theirs.values()) / len(theirs)
             self.assertGreaterEqual(share, REQUIRED_SHARE, name)
-
 
     def test_loglikelihoods(self):
         with tempfile.TemporaryDirectory() as folder, Server(through_make=True) as server:

@@ -56,6 +56,7 @@ for (const [tool_choice, reason] of [[named, "stop"], ["required", "tool_calls"]
   const asked = { model, messages, tools, tool_choice, temperature: 0, max_tokens: 2000 };
   const whole = (await client.chat.completions.create(asked)).choices[0];
   assert.equal(whole.finish_reason, reason);
+  assert.ok(whole.message.tool_calls.length > 0, JSON.stringify(whole));
   const calls = [];
   const final = await client.chat.completions.stream(asked)
     .on("tool_calls.function.arguments.done", (call) => calls.push(call.arguments)).finalChatCompletion();

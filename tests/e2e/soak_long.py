@@ -19,6 +19,7 @@ import signal
 import time
 from pathlib import Path
 
+from acceptance_table import metric
 from serving import Server
 
 HELDOUT = Path(__file__).resolve().parents[2] / "models/nano/heldout.jsonl"
@@ -175,11 +176,6 @@ def client_process(kind: str, host: str, port: int, seeds: range, seconds: float
     results.put(asyncio.run(all_clients()))
 
 
-def gauge(server: Server, name: str) -> float:
-    text = server.call("GET", "/metrics")[2]
-    return sum(float(value) for value in re.findall(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.M))
-
-
 def rss_bytes(pid: int) -> int:
     return int(re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()).group(1)) * 1024
 
@@ -228,12 +224,12 @@ class Soak:
 
     def expect_idle(self) -> None:
         deadline = time.monotonic() + 5
-        while gauge(self.server, "vllm:num_requests_running") + gauge(self.server, "vllm:num_requests_waiting") > 0:
+        while metric(self.server, "vllm:num_requests_running") + metric(self.server, "vllm:num_requests_waiting") > 0:
             if time.monotonic() > deadline:
                 self.failures.append("requests still run 5 s after the last client left")
                 return
             time.sleep(0.05)
-        if gauge(self.server, "vllm:kv_cache_usage_perc") > 0:
+        if metric(self.server, "vllm:kv_cache_usage_perc") > 0:
             self.failures.append("blocks are still in use after the last client left")
 
     def drain(self, num_streams: int) -> float:
@@ -242,7 +238,7 @@ class Soak:
             body = {**self.bodies[1], "max_tokens": 400, "ignore_eos": True}
             streams = [asyncio.ensure_future(streamed_answer(self.server.host, self.server.port, body))
                        for _ in range(num_streams)]
-            while gauge(self.server, "vllm:num_requests_running") < min(num_streams, 32):
+            while metric(self.server, "vllm:num_requests_running") < min(num_streams, 32):
                 await asyncio.sleep(0.02)
             begin = time.monotonic()
             self.server.process.send_signal(signal.SIGTERM)
@@ -284,7 +280,7 @@ def main() -> int:
         p99_alone, p99_among = percentile(alone["gaps"], 0.99), percentile(among["gaps"], 0.99)
         if p99_among > MAX_ITL_RATIO * p99_alone:
             soak.failures.append("the bad clients slowed the others down")
-        num_preemptions = gauge(server, "vllm:num_preemptions_total")
+        num_preemptions = metric(server, "vllm:num_preemptions_total")
         drained_s = soak.drain(40)
     print(f"alone:   {alone['answers']} answers, p50 {1000 * percentile(alone['gaps'], 0.5):.1f} ms, "
           f"p99 {1000 * p99_alone:.1f} ms from token to token")

@@ -1,5 +1,4 @@
 """The page at `/`: its headers, the switch that takes it away, and web_chat.mjs in headless Chromium."""
-import os
 import shutil
 import subprocess
 import sys
@@ -7,39 +6,21 @@ import unittest
 from pathlib import Path
 
 from serving import Server
+from virtual_environment import SKIPPED, Unavailable, install_npm_package
 
-PACKAGE = "playwright-core@1.55.0"  # runs on Node 18 and later; brings no browser
+DRIVER = ("playwright-core", "1.55.0")  # runs on Node 18 and later; brings no browser
 HERE = Path(__file__).resolve().parent
-INSTALL_DIR = Path(os.environ.get("HADAL_BUILD_DIR", HERE.parents[1] / "build/release")) / "e2e"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-def skip(why: str) -> None:
-    print(f"SKIPPED e2e.web_chat: {why}")
-    sys.exit(77)
-
-
-def install_driver() -> None:
-    if BROWSER is None:
-        skip("no chromium here; scripts/install_deps.sh browser installs it")
-    if (INSTALL_DIR / "node_modules/playwright-core/package.json").exists():
-        return
-    INSTALL_DIR.mkdir(parents=True, exist_ok=True)
-    try:
-        subprocess.run(["npm", "install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--prefix",
-                        str(INSTALL_DIR), PACKAGE], check=True, capture_output=True, text=True, timeout=300)
-    except (OSError, subprocess.SubprocessError) as error:
-        skip(f"npm install {PACKAGE} failed: {error}\n{getattr(error, 'stderr', '')}")
 
 
 class WebChat(unittest.TestCase):
     def test_in_the_browser(self):
-        shots = INSTALL_DIR / "web_chat"
+        shots = FOLDER / "web_chat"
         shots.mkdir(exist_ok=True)
-        for name in ("web_chat.mjs", "web_chat_server.mjs"):  # modules resolve from the script's own folder
-            (INSTALL_DIR / name).write_text((HERE / name).read_text())
+        for name in ("web_chat.mjs", "web_chat_server.mjs"):
+            (FOLDER / name).write_text((HERE / name).read_text())
         with Server() as server:
-            done = subprocess.run(["node", str(INSTALL_DIR / "web_chat.mjs"), server.url, BROWSER, str(shots)],
+            done = subprocess.run(["node", str(FOLDER / "web_chat.mjs"), server.url, BROWSER, str(shots)],
                                   capture_output=True, text=True, timeout=540)
         print(done.stdout)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
@@ -58,5 +39,11 @@ class WebChat(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    install_driver()
+    try:
+        if BROWSER is None:
+            raise Unavailable("no chromium here; scripts/install_deps.sh browser installs it")
+        FOLDER = install_npm_package(*DRIVER)
+    except Unavailable as reason:
+        print(f"SKIPPED e2e.web_chat: {reason}")
+        sys.exit(SKIPPED)
     unittest.main()

@@ -108,11 +108,10 @@ bool ScriptedServer::send(int fd, std::string_view bytes) {
   return true;
 }
 
-bool ScriptedServer::wait_for_close(int fd) {
+void ScriptedServer::wait_for_close(int fd) {
   std::vector<char> buffer(1 << 16);
   while (::recv(fd, buffer.data(), buffer.size(), 0) > 0) {
   }
-  return true;
 }
 
 }  // namespace hadal

@@ -28,8 +28,8 @@ class ScriptedServer {
   std::string read_request(int fd);
   // False: the client is gone.
   static bool send(int fd, std::string_view bytes);
-  // Waits until the client closes; true when it does.
-  static bool wait_for_close(int fd);
+  // Waits until the client closes.
+  static void wait_for_close(int fd);
 
  private:
   void listen_on(const std::string& socket_path);

@@ -9,6 +9,7 @@ find_package(tl-expected REQUIRED)
 find_package(GTest REQUIRED)
 find_package(Boost 1.74 REQUIRED)
 find_package(OpenSSL 1.1.1 REQUIRED)
+find_package(Gloo REQUIRED)
 
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)

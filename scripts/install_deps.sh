@@ -5,7 +5,7 @@
 set -euo pipefail
 
 build_packages=(g++ cmake ninja-build pkg-config nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev
-  libexpected-dev libssl-dev libpcre2-dev libxxhash-dev libhwloc-dev libyaml-cpp-dev libgtest-dev libgmock-dev)
+  libexpected-dev libssl-dev libgloo-dev libpcre2-dev libxxhash-dev libhwloc-dev libyaml-cpp-dev libgtest-dev libgmock-dev)
 test_packages=(python3 curl nodejs npm)
 browser_packages=(chromium)  # part of test where the distribution has it as a package (Ubuntu has a snap)
 fuzz_packages=(clang-14 libclang-rt-14-dev)

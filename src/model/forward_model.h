@@ -9,6 +9,8 @@
 
 namespace hadal {
 
+class Communicator;
+
 // Consecutive tokens of one sequence inside a step.
 struct SequenceSpan {
   int64_t token_begin = 0;     // first row in StepInput::token_ids
@@ -53,7 +55,7 @@ class ForwardModel {
 
   // Runs one step: writes the rows' keys to the cache and logits f32 [logit_rows.size(), vocab_size()].
   // A token's bits depend on its sequence's tokens and its position alone, not on what else is in the step.
-  // Errors: kInternal (a rank failed); the cache rows of this step are then undefined.
+  // Errors: kInternal, kUnavailable (a rank was lost); the cache rows of this step are then undefined.
   virtual Status forward(const StepInput& input, float* logits) = 0;
 
   // A step in pieces: steps of other sequences can run between them, and the bits are those of forward(). A model may
@@ -75,6 +77,13 @@ class ForwardModel {
   // Forgets the open step, if there is one.
   virtual void drop_step() {}
 
+  // Of a model that is one of several ranks. The group that its steps sum over from now on; null: none, and steps fail
+  // with kUnavailable. Between steps only; must outlive its use. All ranks run the same steps in the same order.
+  virtual void set_communicator(Communicator*) {}
+  // After a step failed with kUnavailable, since a rank was lost: brings all ranks together again, which may take as
+  // long as loading. Then steps can run; rows of the cache are undefined. Errors: kUnavailable: for good.
+  virtual Status restore();
+
   // Sums over all steps so far; one that ran in pieces counts when it is finished.
   virtual const StepProfile& profile() const = 0;
 
@@ -87,6 +96,9 @@ inline Status ForwardModel::prepare_pieces(int64_t) {
   return make_error(ErrorCode::kUnsupported, "this model runs its steps whole only");
 }
 inline Status ForwardModel::open_step(const StepInput&) { return ForwardModel::prepare_pieces(0); }
+inline Status ForwardModel::restore() {
+  return make_error(ErrorCode::kUnavailable, "this model has no ranks that could come back");
+}
 inline StepPiece ForwardModel::piece(int64_t) const { return {}; }
 inline Status ForwardModel::run_pieces(int64_t, float*) { return ForwardModel::prepare_pieces(0); }
 

@@ -11,6 +11,7 @@
 #include "model/forward_observer.h"
 #include "model/loader.h"
 #include "model/range_observer.h"
+#include "model/rank_slice.h"
 #include "quant/numerics_plan.h"
 
 namespace hadal {
@@ -24,6 +25,7 @@ struct LoadOptions {
   ForwardObserver observer;              // may be empty
   NumericsPlan numerics;                 // default: weights as stored, nothing quantised
   RangeObserver* ranges = nullptr;       // calibration: outlives the model
+  RankSlice slice;                       // what of it this rank loads; with others: set_communicator() before a step
 };
 
 // Checks the folder, then loads all of it. Errors: the first problem that inspect_model() would list, or

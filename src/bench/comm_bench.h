@@ -1,0 +1,63 @@
+// The link test of the Gaudi guide (HabanaAI/hccl_demo): collectives timed and checked, printed in its format to the
+// letter, over any Communicator. Sizes are bytes of input per rank; GB is 1e9 bytes.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "comm/communicator.h"
+
+namespace hadal {
+
+enum class CommTest { kBroadcast, kAllReduce, kReduceScatter, kAllGather, kSendRecv, kReduce, kAllToAll };
+
+// "all_reduce" ...; errors: kInvalidArgument with the nearest name.
+Expected<CommTest> parse_comm_test(const std::string& name);
+const char* comm_test_name(CommTest test);  // "all_reduce"
+
+// "32m", "1.5G", "512": powers of 1024, any case. Errors: kInvalidArgument.
+Expected<int64_t> parse_comm_size(const std::string& text);
+
+struct CommBenchOptions {
+  CommTest test = CommTest::kBroadcast;
+  bool latency = false;  // --measure latency, else bw
+  int64_t size_bytes = 33'554'432;
+  int64_t loop = 1000;
+  int root = 0;  // of the operation, and the rank that prints
+  DType dtype = DType::kF32;
+  bool same_buffers = false;
+  bool check_correctness = true;
+  int num_nodes = 1;  // send_recv pairs neighbours on one machine, and nodes in a ring on several
+};
+
+struct CommBenchResult {
+  int64_t size_bytes = 0;  // input of a rank, whole elements
+  int64_t count = 0;
+  double seconds = 0;                           // per iteration
+  double algo_bandwidth = 0, nw_bandwidth = 0;  // bytes/s
+  bool has_expectation = false;                 // this rank has something to compare with
+  bool is_correct = true;
+  std::vector<float> first_inputs, first_outputs;  // for the line of this rank
+  std::string mismatch;                            // the first one, in the peer's words
+};
+
+// Collective: all ranks call it with equal options. Errors: of the communicator; kInvalidArgument for sizes too small.
+Expected<CommBenchResult> run_comm_bench(Communicator& comm, const CommBenchOptions& options);
+
+// Input bytes of network traffic per input byte (2(n-1)/n for all_reduce ...).
+double nw_factor(CommTest test, int world_size);
+
+// What the root prints for one size.
+std::string comm_bench_headline(const CommBenchOptions& options, const CommBenchResult& result);
+// What every rank prints about its check, "" without an expectation.
+std::string comm_bench_check_line(const CommBenchOptions& options, const CommBenchResult& result, int rank);
+// The table at the end of a size range.
+std::string comm_bench_summary(const CommBenchOptions& options, const std::vector<CommBenchResult>& results);
+// A line of --result_csv, without a line break.
+std::string comm_bench_csv(const CommBenchOptions& options, const CommBenchResult& result, int rank);
+
+}  // namespace hadal

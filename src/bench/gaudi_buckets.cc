@@ -1,0 +1,171 @@
+#include "bench/gaudi_buckets.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+namespace hadal {
+namespace {
+
+constexpr int64_t kMostValues = 1 << 20;
+// The guide's default start (18 + 234 shapes with -b 128) takes "more than an hour" with loading the first time, and
+// its sample of a start from the recipe cache 32.75 s.
+constexpr double kSecondsToCompile = 3600.0 / 252;
+constexpr double kSecondsFromCache = 32.75 / 252;
+
+int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+int64_t ceil_divide(int64_t value, int64_t by) { return (value + by - 1) / by; }
+
+std::vector<int64_t> linear_values(const BucketRange& range) {
+  std::vector<int64_t> values;
+  for (int64_t v = range.min; v < range.step && v <= range.max; v *= 2) values.push_back(v);
+  for (int64_t v = range.step; v <= range.max; v += range.step) {
+    if (v >= range.min) values.push_back(v);
+  }
+  return values;
+}
+
+// A step is kept only where leaving it out would pad by more than the limit.
+std::vector<int64_t> padding_ratio_values(const BucketRange& range) {
+  std::vector<int64_t> values = {range.min};
+  for (int64_t current = range.min; current <= range.max;) {
+    const int64_t last = values.back();
+    int64_t next = 0;
+    if (current <= range.step) {
+      next = 2 * last;
+      if (next <= range.max) values.push_back(next);
+    } else {
+      next = current + range.step;
+      const double padding = 1 - static_cast<double>(last) / static_cast<double>(next - 1);
+      if (padding > range.limit && current != last) values.push_back(current);
+    }
+    current = next;
+  }
+  if (values.back() != range.max) values.push_back(range.max);
+  return values;
+}
+
+void sort_as_peer(std::vector<Bucket>& buckets) {
+  std::sort(buckets.begin(), buckets.end(), [](const Bucket& a, const Bucket& b) {
+    return std::tuple(a.batch_size * a.length, a.length, a.batch_size) <
+           std::tuple(b.batch_size * b.length, b.length, b.batch_size);
+  });
+}
+
+std::vector<Bucket> decode_buckets(const std::vector<int64_t>& sizes, const std::vector<int64_t>& blocks,
+                                   int64_t num_blocks) {
+  std::vector<Bucket> buckets;
+  for (const int64_t batch_size : sizes) {
+    for (const int64_t count : blocks) {
+      const bool is_last = num_blocks > 0 && count >= num_blocks;
+      const int64_t length = is_last ? num_blocks : count;
+      if (batch_size <= length) buckets.push_back({batch_size, length});
+      if (is_last) break;
+    }
+  }
+  return buckets;
+}
+
+Status parse_into(const std::string& name, const std::string& text, int64_t* value) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *value);
+  if (error == std::errc() && end == text.data() + text.size()) return {};
+  return make_error(ErrorCode::kInvalidArgument, "{}={}: expected a whole number", name, text);
+}
+
+Status parse_into(const std::string& name, const std::string& text, double* value) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *value);
+  if (error == std::errc() && end == text.data() + text.size() && std::isfinite(*value)) return {};
+  return make_error(ErrorCode::kInvalidArgument, "{}={}: expected a number", name, text);
+}
+
+Expected<std::vector<int64_t>> named_values(const char* name, const BucketRange& range, BucketRule rule) {
+  auto values = bucket_values(range, rule);
+  if (!values) return forward_error(std::move(values), name);
+  return values;
+}
+
+}  // namespace
+
+Expected<std::vector<int64_t>> bucket_values(const BucketRange& range, BucketRule rule) {
+  if (range.min < 1 || range.step < 1 || range.min > range.max || range.max > (int64_t{1} << 40)) {
+    return make_error(ErrorCode::kInvalidArgument, "min {}, step {}, max {}: expected 1 <= min <= max and step >= 1",
+                      range.min, range.step, range.max);
+  }
+  if (range.max / range.step > kMostValues) {
+    return make_error(ErrorCode::kInvalidArgument, "max {} in steps of {}: more than {} values", range.max, range.step,
+                      kMostValues);
+  }
+  return rule == BucketRule::kLinear ? linear_values(range) : padding_ratio_values(range);
+}
+
+BucketSettings single_node_buckets(int64_t max_model_len, int64_t max_num_seqs, int64_t max_num_prefill_seqs,
+                                   int64_t decode_bs_step) {
+  return {.prompt_bs = {1, 1, max_num_prefill_seqs},
+          .prompt_seq = {128, 128, max_model_len},
+          .decode_bs = {1, std::min(max_num_seqs, decode_bs_step), max_num_seqs},
+          .decode_block = {128, 128, std::max<int64_t>(max_num_seqs * max_model_len / 128, 128)},
+          .max_num_batched_tokens = max_model_len};
+}
+
+BucketSettings set_bucketing(const BucketingInputs& in) {
+  const int64_t input_min = round_up(in.input_min, in.block_size);
+  const int64_t bs_step = std::min<int64_t>(16, in.max_num_seqs);
+  const int64_t decode_bs = round_up(in.max_num_seqs, bs_step);
+  return {.prompt_bs = {1, 1, std::max<int64_t>(1, std::min(in.max_num_batched_tokens / input_min, in.max_num_seqs))},
+          .prompt_seq = {input_min, in.block_size, round_up(in.input_max, in.block_size) + in.block_size},
+          .decode_bs = {1, bs_step, decode_bs},
+          .decode_block = {ceil_divide(in.input_min, in.block_size), decode_bs,
+                           (ceil_divide(in.input_max + in.output_max, in.block_size) + 1) * decode_bs},
+          .max_num_batched_tokens = in.max_num_batched_tokens};
+}
+
+Status apply_bucket_environment(const EnvironmentReader& read, BucketSettings* settings) {
+  const std::pair<const char*, BucketRange*> ranges[] = {{"PROMPT_BS", &settings->prompt_bs},
+                                                         {"PROMPT_SEQ", &settings->prompt_seq},
+                                                         {"DECODE_BS", &settings->decode_bs},
+                                                         {"DECODE_BLOCK", &settings->decode_block}};
+  for (const auto& [what, range] : ranges) {
+    const auto apply = [&, prefix = fmt::format("VLLM_{}_BUCKET_", what)](const char* part, auto* value) -> Status {
+      const auto text = read(prefix + part);
+      return text ? parse_into(prefix + part, *text, value) : Status();
+    };
+    HADAL_RETURN_IF_ERROR(apply("MIN", &range->min));
+    HADAL_RETURN_IF_ERROR(apply("STEP", &range->step));
+    HADAL_RETURN_IF_ERROR(apply("MAX", &range->max));
+    HADAL_RETURN_IF_ERROR(apply("LIMIT", &range->limit));
+  }
+  return {};
+}
+
+Expected<BucketPlan> plan_buckets(const BucketSettings& settings) {
+  HADAL_ASSIGN_OR_RETURN(const auto prompt_bs, named_values("prompt batch size", settings.prompt_bs, settings.rule));
+  HADAL_ASSIGN_OR_RETURN(const auto prompt_seq, named_values("prompt length", settings.prompt_seq, settings.rule));
+  HADAL_ASSIGN_OR_RETURN(const auto decode_bs, named_values("decode batch size", settings.decode_bs, settings.rule));
+  HADAL_ASSIGN_OR_RETURN(const auto blocks, named_values("decode blocks", settings.decode_block, settings.rule));
+  for (const auto& [a, b] : {std::pair(prompt_bs.size(), prompt_seq.size()), {decode_bs.size(), blocks.size()}}) {
+    if (a * b <= static_cast<size_t>(kMostValues)) continue;
+    return make_error(ErrorCode::kInvalidArgument, "{} batch sizes times {} lengths: more than {} shapes", a, b,
+                      kMostValues);
+  }
+  BucketPlan plan;
+  std::vector<Bucket> all;
+  for (const int64_t batch_size : prompt_bs) {
+    for (const int64_t length : prompt_seq) {
+      all.push_back({batch_size, length});
+      if (batch_size * length <= settings.max_num_batched_tokens) plan.prompt.push_back(all.back());
+    }
+  }
+  plan.prompt_over_budget = plan.prompt.empty();
+  if (plan.prompt_over_budget) plan.prompt = std::move(all);
+  plan.decode = decode_buckets(decode_bs, blocks, settings.num_blocks);
+  sort_as_peer(plan.prompt);
+  sort_as_peer(plan.decode);
+  return plan;
+}
+
+WarmupEstimate estimate_warmup(const BucketPlan& plan) {
+  const double shapes = static_cast<double>(plan.prompt.size() + plan.decode.size());
+  return {.first_start_s = shapes * kSecondsToCompile, .cached_start_s = shapes * kSecondsFromCache};
+}
+
+}  // namespace hadal

@@ -1,0 +1,359 @@
+#include "comm/gloo_communicator.h"
+
+#include <gloo/rendezvous/context.h>
+#include <gloo/rendezvous/store.h>
+#include <gloo/transport/tcp/device.h>
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "comm/tree_sum.h"
+
+namespace hadal {
+namespace {
+
+constexpr int64_t kOneShotBytes = 512 << 10;  // up to here all ranks send everything to all: one exchange, not two
+
+// In front of every message: a rank in another operation is noticed at once.
+struct MessageHead {
+  uint32_t op = 0;
+  uint32_t root = 0;
+  uint64_t num_bytes = 0;  // of the whole operation
+  uint64_t call = 0;
+};
+
+class StoreAdapter final : public gloo::rendezvous::Store {
+ public:
+  StoreAdapter(KeyValueStore& store, std::string prefix, std::chrono::milliseconds timeout)
+      : store_(store), prefix_(std::move(prefix)), timeout_(timeout) {}
+
+  void set(const std::string& key, const std::vector<char>& data) override {
+    if (Status status = store_.set(prefix_ + key, {data.begin(), data.end()}); !status) {
+      throw std::runtime_error(status.error().message);
+    }
+  }
+  std::vector<char> get(const std::string& key) override {
+    const auto value = store_.get(prefix_ + key, timeout_);
+    if (!value) throw std::runtime_error(value.error().message);
+    return {value->begin(), value->end()};
+  }
+  void wait(const std::vector<std::string>& keys) override {
+    for (const std::string& key : keys) get(key);
+  }
+  void wait(const std::vector<std::string>& keys, const std::chrono::milliseconds&) override { wait(keys); }
+
+ private:
+  KeyValueStore& store_;
+  const std::string prefix_;
+  const std::chrono::milliseconds timeout_;
+};
+
+// The buffers of one peer; each holds a head and a chunk.
+struct Line {
+  std::vector<std::byte> out, in;
+  std::unique_ptr<gloo::transport::Buffer> sender, receiver;
+};
+
+class GlooCommunicator final : public Communicator {
+ public:
+  GlooCommunicator(std::shared_ptr<gloo::rendezvous::Context> context, const GlooGroupOptions& options);
+
+  int rank() const override { return rank_; }
+  int world_size() const override { return world_; }
+  void set_timeout(std::chrono::milliseconds) override {}
+
+  Status barrier() override;
+  Status all_reduce(void* data, int64_t count, DType dtype) override;
+  Status reduce(void* data, int64_t count, DType dtype, int root) override;
+  Status reduce_scatter(const void* data, void* mine, int64_t count_per_rank, DType dtype) override;
+  Status all_gather(std::span<const std::byte> mine, std::byte* all) override;
+  Status all_to_all(const std::byte* data, std::byte* result, int64_t bytes_per_rank) override;
+  Status broadcast(std::span<std::byte> data, int root) override;
+  Status send(std::span<const std::byte> data, int to) override;
+  Status recv(std::span<std::byte> data, int from) override;
+
+ private:
+  Status begin(CommOp op, uint64_t num_bytes, int root = 0);
+  Status check_sum(DType dtype, int64_t count) const;
+  Status check_peer(int peer) const;
+  // One message of at most chunk_bytes_.
+  Status post(int peer, std::span<const std::byte> data);
+  Expected<std::span<const std::byte>> take(int peer, int64_t num_bytes);
+  Status fail(int peer, const char* doing, const std::string& why);
+  // `to(peer)` goes to the peer while `from(peer)` is filled: both are rows of any length, cut into chunks.
+  template <typename To, typename From>
+  Status exchange(int64_t num_bytes, const To& to, const From& from);
+
+  const std::shared_ptr<gloo::rendezvous::Context> context_;
+  const int rank_;
+  const int world_;
+  const int64_t chunk_bytes_;
+  std::vector<Line> lines_;
+  std::vector<std::byte> gathered_;  // [world, bytes of an operation]
+  MessageHead head_;
+  Status failure_;
+};
+
+GlooCommunicator::GlooCommunicator(std::shared_ptr<gloo::rendezvous::Context> context, const GlooGroupOptions& options)
+    : context_(std::move(context)),
+      rank_(options.rank),
+      world_(options.world_size),
+      chunk_bytes_(options.chunk_bytes),
+      lines_(world_) {
+  for (int peer = 0; peer < world_; ++peer) {
+    if (peer == rank_) continue;
+    auto& pair = context_->getPair(peer);
+    pair->setSync(true, options.busy_poll);
+    Line& line = lines_[peer];
+    line.out.resize(sizeof(MessageHead) + chunk_bytes_);
+    line.in.resize(line.out.size());
+    line.sender = pair->createSendBuffer(0, line.out.data(), line.out.size());
+    line.receiver = pair->createRecvBuffer(0, line.in.data(), line.in.size());
+  }
+}
+
+Status GlooCommunicator::begin(CommOp op, uint64_t num_bytes, int root) {
+  if (!failure_) return failure_;
+  if (root < 0 || root >= world_) {
+    return make_error(ErrorCode::kInvalidArgument, "{}: root {} of {} ranks", comm_op_name(op), root, world_);
+  }
+  head_ = {static_cast<uint32_t>(op), static_cast<uint32_t>(root), num_bytes, head_.call + 1};
+  return {};
+}
+
+Status GlooCommunicator::check_sum(DType dtype, int64_t count) const {
+  if (count >= 0 && (dtype == DType::kF32 || dtype == DType::kBF16)) return {};
+  return make_error(ErrorCode::kInvalidArgument, "sum of {} values of {}: F32 and BF16 are summed", count,
+                    dtype_name(dtype));
+}
+
+Status GlooCommunicator::check_peer(int peer) const {
+  if (peer >= 0 && peer < world_ && peer != rank_) return {};
+  return make_error(ErrorCode::kInvalidArgument, "rank {} exchanges with rank {} of {}", rank_, peer, world_);
+}
+
+Status GlooCommunicator::fail(int peer, const char* doing, const std::string& why) {
+  failure_ = make_error(ErrorCode::kUnavailable, "rank {} in {} of {} bytes (operation {}): {} rank {}: {}", rank_,
+                        comm_op_name(static_cast<CommOp>(head_.op)), head_.num_bytes, head_.call, doing, peer, why);
+  return failure_;
+}
+
+Status GlooCommunicator::post(int peer, std::span<const std::byte> data) {
+  Line& line = lines_[peer];
+  std::memcpy(line.out.data(), &head_, sizeof head_);
+  if (!data.empty()) std::memcpy(line.out.data() + sizeof head_, data.data(), data.size());
+  try {
+    line.sender->send(0, sizeof head_ + data.size());
+    line.sender->waitSend();
+  } catch (const std::exception& e) {
+    return fail(peer, "cannot send to", e.what());
+  }
+  return {};
+}
+
+Expected<std::span<const std::byte>> GlooCommunicator::take(int peer, int64_t num_bytes) {
+  Line& line = lines_[peer];
+  try {
+    line.receiver->waitRecv();
+  } catch (const std::exception& e) {
+    return forward_error(fail(peer, "nothing came from", e.what()));
+  }
+  MessageHead theirs;
+  std::memcpy(&theirs, line.in.data(), sizeof theirs);
+  if (theirs.op != head_.op || theirs.root != head_.root || theirs.num_bytes != head_.num_bytes) {
+    failure_ = make_error(ErrorCode::kInternal,
+                          "the ranks disagree at operation {}: rank {} is in {} of {} bytes, rank {} in {} of {} bytes",
+                          head_.call, rank_, comm_op_name(static_cast<CommOp>(head_.op)), head_.num_bytes, peer,
+                          comm_op_name(static_cast<CommOp>(theirs.op)), theirs.num_bytes);
+    return forward_error(Status(failure_));
+  }
+  return std::span<const std::byte>(line.in.data() + sizeof theirs, num_bytes);
+}
+
+template <typename To, typename From>
+Status GlooCommunicator::exchange(int64_t num_bytes, const To& to, const From& from) {
+  int64_t at = 0;
+  do {  // nothing to exchange is one empty message: everybody waits for everybody
+    const int64_t length = std::min(chunk_bytes_, num_bytes - at);
+    for (int i = 1; i < world_; ++i) {
+      const int peer = (rank_ + i) % world_;
+      HADAL_RETURN_IF_ERROR(post(peer, {to(peer) + at, static_cast<size_t>(length)}));
+    }
+    for (int i = 1; i < world_; ++i) {
+      const int peer = (rank_ + world_ - i) % world_;
+      HADAL_ASSIGN_OR_RETURN(const auto data, take(peer, length));
+      if (length > 0) std::memcpy(from(peer) + at, data.data(), length);
+    }
+    at += length;
+  } while (at < num_bytes);
+  return {};
+}
+
+Status GlooCommunicator::barrier() {
+  HADAL_RETURN_IF_ERROR(begin(CommOp::kBarrier, 0));
+  std::byte nothing{};
+  const auto nowhere = [&](int) { return &nothing; };
+  return exchange(0, nowhere, nowhere);
+}
+
+Status GlooCommunicator::all_reduce(void* data, int64_t count, DType dtype) {
+  HADAL_RETURN_IF_ERROR(check_sum(dtype, count));
+  const int64_t size = static_cast<int64_t>(dtype_size_bytes(dtype));
+  const int64_t num_bytes = count * size;
+  HADAL_RETURN_IF_ERROR(begin(CommOp::kAllReduce, num_bytes));
+  std::byte* bytes = static_cast<std::byte*>(data);
+  std::vector<const void*> inputs(world_);
+  if (num_bytes <= kOneShotBytes || world_ == 2) {
+    gathered_.resize(std::max<size_t>(gathered_.size(), num_bytes * world_));
+    for (int peer = 0; peer < world_; ++peer) inputs[peer] = gathered_.data() + peer * num_bytes;
+    inputs[rank_] = bytes;
+    HADAL_RETURN_IF_ERROR(exchange(
+        num_bytes, [&](int) { return bytes; }, [&](int peer) { return gathered_.data() + peer * num_bytes; }));
+    std::vector<std::byte> sum(num_bytes);
+    tree_sum(inputs, 0, count, dtype, sum.data());
+    if (num_bytes > 0) std::memcpy(bytes, sum.data(), num_bytes);
+    return {};
+  }
+  // Equal shares, the last ones empty or short: each rank sums its own, then all send theirs to all.
+  const int64_t share = (count + world_ - 1) / world_;
+  std::vector<std::byte> padded(share * world_ * size);
+  std::memcpy(padded.data(), bytes, num_bytes);
+  const MessageHead outer = head_;
+  HADAL_RETURN_IF_ERROR(reduce_scatter(padded.data(), padded.data() + rank_ * share * size, share, dtype));
+  HADAL_RETURN_IF_ERROR(
+      all_gather({padded.data() + rank_ * share * size, static_cast<size_t>(share * size)}, padded.data()));
+  head_ = {outer.op, outer.root, outer.num_bytes, head_.call};
+  std::memcpy(bytes, padded.data(), num_bytes);
+  return {};
+}
+
+Status GlooCommunicator::reduce(void* data, int64_t count, DType dtype, int root) {
+  HADAL_RETURN_IF_ERROR(check_sum(dtype, count));
+  const int64_t num_bytes = count * static_cast<int64_t>(dtype_size_bytes(dtype));
+  HADAL_RETURN_IF_ERROR(begin(CommOp::kReduce, num_bytes, root));
+  std::byte* bytes = static_cast<std::byte*>(data);
+  gathered_.resize(std::max<size_t>(gathered_.size(), num_bytes * world_));
+  int64_t at = 0;
+  do {
+    const int64_t length = std::min(chunk_bytes_, num_bytes - at);
+    if (rank_ != root) HADAL_RETURN_IF_ERROR(post(root, {bytes + at, static_cast<size_t>(length)}));
+    for (int peer = 0; rank_ == root && peer < world_; ++peer) {
+      if (peer == root) continue;
+      HADAL_ASSIGN_OR_RETURN(const auto piece, take(peer, length));
+      if (length > 0) std::memcpy(gathered_.data() + peer * num_bytes + at, piece.data(), length);
+    }
+    at += length;
+  } while (at < num_bytes);
+  if (rank_ != root) return {};
+  std::vector<const void*> inputs(world_);
+  for (int peer = 0; peer < world_; ++peer) inputs[peer] = gathered_.data() + peer * num_bytes;
+  if (num_bytes > 0) std::memcpy(gathered_.data() + root * num_bytes, bytes, num_bytes);
+  tree_sum(inputs, 0, count, dtype, bytes);
+  return {};
+}
+
+Status GlooCommunicator::reduce_scatter(const void* data, void* mine, int64_t count_per_rank, DType dtype) {
+  HADAL_RETURN_IF_ERROR(check_sum(dtype, count_per_rank));
+  const int64_t row_bytes = count_per_rank * static_cast<int64_t>(dtype_size_bytes(dtype));
+  HADAL_RETURN_IF_ERROR(begin(CommOp::kReduceScatter, row_bytes * world_));
+  const std::byte* rows = static_cast<const std::byte*>(data);
+  gathered_.resize(std::max<size_t>(gathered_.size(), row_bytes * world_));
+  HADAL_RETURN_IF_ERROR(exchange(
+      row_bytes, [&](int peer) { return rows + peer * row_bytes; },
+      [&](int peer) { return gathered_.data() + peer * row_bytes; }));
+  std::vector<const void*> inputs(world_);
+  for (int peer = 0; peer < world_; ++peer) inputs[peer] = gathered_.data() + peer * row_bytes;
+  if (row_bytes > 0) std::memcpy(gathered_.data() + rank_ * row_bytes, rows + rank_ * row_bytes, row_bytes);
+  tree_sum(inputs, 0, count_per_rank, dtype, mine);
+  return {};
+}
+
+Status GlooCommunicator::all_gather(std::span<const std::byte> mine, std::byte* all) {
+  const int64_t row_bytes = static_cast<int64_t>(mine.size());
+  HADAL_RETURN_IF_ERROR(begin(CommOp::kAllGather, row_bytes));
+  HADAL_RETURN_IF_ERROR(exchange(
+      row_bytes, [&](int) { return mine.data(); }, [&](int peer) { return all + peer * row_bytes; }));
+  std::byte* row = all + rank_ * row_bytes;
+  if (row != mine.data() && row_bytes > 0) std::memcpy(row, mine.data(), row_bytes);
+  return {};
+}
+
+Status GlooCommunicator::all_to_all(const std::byte* data, std::byte* result, int64_t bytes_per_rank) {
+  if (bytes_per_rank < 0) return make_error(ErrorCode::kInvalidArgument, "all_to_all of {} bytes", bytes_per_rank);
+  HADAL_RETURN_IF_ERROR(begin(CommOp::kAllToAll, static_cast<uint64_t>(bytes_per_rank)));
+  HADAL_RETURN_IF_ERROR(exchange(
+      bytes_per_rank, [&](int peer) { return data + peer * bytes_per_rank; },
+      [&](int peer) { return result + peer * bytes_per_rank; }));
+  const int64_t own = rank_ * bytes_per_rank;
+  if (bytes_per_rank > 0) std::memcpy(result + own, data + own, bytes_per_rank);
+  return {};
+}
+
+Status GlooCommunicator::broadcast(std::span<std::byte> data, int root) {
+  HADAL_RETURN_IF_ERROR(begin(CommOp::kBroadcast, data.size(), root));
+  const int64_t total = static_cast<int64_t>(data.size());
+  int64_t at = 0;
+  do {
+    const int64_t length = std::min(chunk_bytes_, total - at);
+    for (int peer = 0; rank_ == root && peer < world_; ++peer) {
+      if (peer != root) HADAL_RETURN_IF_ERROR(post(peer, {data.data() + at, static_cast<size_t>(length)}));
+    }
+    if (rank_ != root) {
+      HADAL_ASSIGN_OR_RETURN(const auto piece, take(root, length));
+      if (length > 0) std::memcpy(data.data() + at, piece.data(), length);
+    }
+    at += length;
+  } while (at < total);
+  return {};
+}
+
+Status GlooCommunicator::send(std::span<const std::byte> data, int to) {
+  HADAL_RETURN_IF_ERROR(check_peer(to));
+  HADAL_RETURN_IF_ERROR(begin(CommOp::kSend, data.size()));
+  const int64_t total = static_cast<int64_t>(data.size());
+  int64_t at = 0;
+  do {
+    const int64_t length = std::min(chunk_bytes_, total - at);
+    HADAL_RETURN_IF_ERROR(post(to, {data.data() + at, static_cast<size_t>(length)}));
+    at += length;
+  } while (at < total);
+  return {};
+}
+
+Status GlooCommunicator::recv(std::span<std::byte> data, int from) {
+  HADAL_RETURN_IF_ERROR(check_peer(from));
+  HADAL_RETURN_IF_ERROR(begin(CommOp::kSend, data.size()));  // what the other side is in
+  const int64_t total = static_cast<int64_t>(data.size());
+  int64_t at = 0;
+  do {
+    const int64_t length = std::min(chunk_bytes_, total - at);
+    HADAL_ASSIGN_OR_RETURN(const auto piece, take(from, length));
+    if (length > 0) std::memcpy(data.data() + at, piece.data(), length);
+    at += length;
+  } while (at < total);
+  return {};
+}
+
+}  // namespace
+
+Expected<std::unique_ptr<Communicator>> join_gloo_group(KeyValueStore& store, const GlooGroupOptions& options) {
+  if (options.world_size < 1 || options.rank < 0 || options.rank >= options.world_size || options.chunk_bytes < 1) {
+    return make_error(ErrorCode::kInvalidArgument, "rank {} of {}, chunks of {} bytes", options.rank,
+                      options.world_size, options.chunk_bytes);
+  }
+  try {
+    gloo::transport::tcp::attr attributes(options.address.c_str());
+    std::shared_ptr<gloo::transport::Device> device = gloo::transport::tcp::CreateDevice(attributes);
+    auto context = std::make_shared<gloo::rendezvous::Context>(options.rank, options.world_size);
+    context->setTimeout(options.timeout);
+    StoreAdapter adapter(store, options.prefix, options.timeout);
+    context->connectFullMesh(adapter, device);
+    return std::make_unique<GlooCommunicator>(std::move(context), options);
+  } catch (const std::exception& e) {
+    return make_error(ErrorCode::kUnavailable, "rank {} of {} at {} cannot connect to the others: {}", options.rank,
+                      options.world_size, options.address, e.what());
+  }
+}
+
+}  // namespace hadal

@@ -1,0 +1,22 @@
+// The ranks of one machine, through shared memory. Latency first: a rank that waits spins for some microseconds, then
+// sleeps; several ranks may share a core.
+#pragma once
+
+#include <memory>
+
+#include "comm/communicator.h"
+#include "comm/shared_segment.h"
+
+namespace hadal {
+
+struct LocalGroupOptions {
+  int rank = 0;
+  SegmentSizes sizes;                         // the same for all ranks
+  std::chrono::milliseconds timeout{30'000};  // of one operation, and of joining
+};
+
+// Waits until all ranks have joined the segment behind `fd` (SharedSegment::create), which the caller may close then.
+// Errors: as SharedSegment::map; kUnavailable naming the ranks that did not come.
+Expected<std::unique_ptr<Communicator>> join_local_group(int fd, const LocalGroupOptions& options);
+
+}  // namespace hadal

@@ -1,0 +1,43 @@
+// How ranks find each other: rank 0 listens, every rank connects, shows the group's token and what it runs, and then
+// sets and reads keys. A rank that runs something else than rank 0 is told so by name, before anything is loaded.
+//
+// Not encrypted: the token keeps strangers and stale ranks out, the network keeps readers out.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "comm/key_value_store.h"
+
+namespace hadal {
+
+struct RendezvousOptions {
+  std::string address;  // of rank 0: name or IP; the server binds to it, and to nothing else
+  uint16_t port = 0;    // 0: the system chooses (server only)
+  std::string token;    // the same for all ranks of one generation
+  // What must be equal on all ranks: "version", "config", "model", "world size", "generation". Values are shown.
+  std::map<std::string, std::string> facts;
+};
+
+// Serves until it is destroyed. Thread-safe; owns one thread. Strangers cost at most a connection and 10 s.
+class RendezvousServer {
+ public:
+  // Errors: kIo naming address and port.
+  static Expected<std::unique_ptr<RendezvousServer>> start(const RendezvousOptions& options);
+  ~RendezvousServer();
+  uint16_t port() const;
+
+ private:
+  struct Impl;
+  explicit RendezvousServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// Connects, trying again until `timeout` while nobody listens. Errors: kUnavailable (nobody listens, connection lost),
+// kInvalidArgument (refused: wrong token, or the facts that differ with both values).
+Expected<std::unique_ptr<KeyValueStore>> connect_rendezvous(const RendezvousOptions& options, int rank,
+                                                            std::chrono::milliseconds timeout);
+
+}  // namespace hadal

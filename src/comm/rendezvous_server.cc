@@ -1,0 +1,285 @@
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <list>
+#include <thread>
+#include <vector>
+
+#include "comm/rendezvous.h"
+#include "comm/rendezvous_frame.h"
+
+namespace hadal {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr size_t kMaxConnections = 1024;
+constexpr size_t kMaxKeys = 65536;
+constexpr size_t kMaxKeyBytes = 256;
+constexpr size_t kMaxValueBytes = 64 << 10;
+constexpr milliseconds kHelloTime{10'000};
+constexpr int64_t kMostWait = 3'600'000;
+
+struct Connection {
+  int fd = -1;
+  bool known = false;  // has shown the token
+  Clock::time_point since = Clock::now();
+  std::string received, unsent;
+  bool closing = false;  // once `unsent` is gone
+  std::string wanted;    // a key that it waits for
+  Clock::time_point wanted_until;
+};
+
+// Time does not depend on where they differ.
+bool equal_in_constant_time(const std::string& a, const std::string& b) {
+  size_t difference = a.size() ^ b.size();
+  for (size_t i = 0; i < b.size(); ++i) {
+    difference |= static_cast<unsigned char>(b[i]) ^ static_cast<unsigned char>(a.empty() ? 0 : a[i % a.size()]);
+  }
+  return difference == 0;
+}
+
+Expected<int> listen_on(const RendezvousOptions& options, uint16_t* port) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE;
+  addrinfo* found = nullptr;
+  const int resolved = getaddrinfo(options.address.empty() ? nullptr : options.address.c_str(),
+                                   std::to_string(options.port).c_str(), &hints, &found);
+  if (resolved != 0) {
+    return make_error(ErrorCode::kIo, "rendezvous address {}: {}", options.address, gai_strerror(resolved));
+  }
+  const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  const bool listens = fd >= 0 && bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, 256) == 0;
+  const int error = errno;
+  freeaddrinfo(found);
+  if (!listens) {
+    if (fd >= 0) close(fd);
+    return make_error(ErrorCode::kIo, "cannot listen for ranks on {}:{}: {}", options.address, options.port,
+                      std::strerror(error));
+  }
+  sockaddr_storage bound{};
+  socklen_t length = sizeof bound;
+  getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &length);
+  *port = ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&bound)->sin6_port
+                                            : reinterpret_cast<sockaddr_in*>(&bound)->sin_port);
+  return fd;
+}
+
+}  // namespace
+
+struct RendezvousServer::Impl {
+  explicit Impl(const RendezvousOptions& given) : options(given) {}
+  ~Impl();
+
+  void loop();
+  void accept_all();
+  void serve(Connection& connection, short events);
+  void read(Connection& connection);
+  void write(Connection& connection);
+  void handle(Connection& connection, Frame&& frame);
+  void greet(Connection& connection, const Frame& frame);
+  void set(Connection& connection, Frame&& frame);
+  void get(Connection& connection, Frame&& frame);
+  void refuse(Connection& connection, std::string why);
+  void answer(Connection& connection, FrameKind kind, std::vector<std::string> strings = {}) {
+    connection.unsent += encode_frame({kind, std::move(strings)});
+  }
+  int next_timeout_ms() const;
+
+  const RendezvousOptions options;
+  uint16_t port = 0;
+  int listener = -1;
+  int wake = -1;
+  std::atomic<bool> stopping{false};
+  std::list<Connection> connections;
+  std::map<std::string, std::string> values;
+  bool changed = false;  // a value was set: look at all that wait
+  std::thread thread;
+};
+
+RendezvousServer::Impl::~Impl() {
+  stopping = true;
+  const uint64_t one = 1;
+  if (wake >= 0) (void)!::write(wake, &one, sizeof one);
+  if (thread.joinable()) thread.join();
+  for (const Connection& connection : connections) close(connection.fd);
+  if (listener >= 0) close(listener);
+  if (wake >= 0) close(wake);
+}
+
+void RendezvousServer::Impl::loop() {
+  std::vector<pollfd> entries;
+  while (!stopping) {
+    entries = {{.fd = wake, .events = POLLIN, .revents = 0},
+               {.fd = connections.size() < kMaxConnections ? listener : -1, .events = POLLIN, .revents = 0}};
+    for (const Connection& connection : connections) {
+      const short out = connection.unsent.empty() ? 0 : POLLOUT;
+      entries.push_back({.fd = connection.fd, .events = static_cast<short>(POLLIN | out), .revents = 0});
+    }
+    poll(entries.data(), entries.size(), next_timeout_ms());
+    changed = false;
+    size_t i = 2;
+    for (auto it = connections.begin(); it != connections.end(); ++i) {
+      serve(*it, entries[i].revents);
+      if (it->fd >= 0) {
+        ++it;
+      } else {
+        it = connections.erase(it);
+      }
+    }
+    if (entries[1].revents != 0) accept_all();
+  }
+}
+
+int RendezvousServer::Impl::next_timeout_ms() const {
+  if (changed) return 0;
+  milliseconds least{60'000};
+  const auto now = Clock::now();
+  for (const Connection& connection : connections) {
+    const auto until = !connection.known            ? connection.since + kHelloTime
+                       : !connection.wanted.empty() ? connection.wanted_until
+                                                    : now + least;
+    least = std::min(least, std::chrono::duration_cast<milliseconds>(until - now));
+  }
+  return static_cast<int>(std::max<int64_t>(0, least.count() + 1));
+}
+
+void RendezvousServer::Impl::accept_all() {
+  while (connections.size() < kMaxConnections) {
+    const int fd = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) return;
+    connections.emplace_back().fd = fd;
+  }
+}
+
+void RendezvousServer::Impl::serve(Connection& connection, short events) {
+  if (events & (POLLIN | POLLHUP | POLLERR)) read(connection);
+  const auto now = Clock::now();
+  if (!connection.wanted.empty() && connection.fd >= 0) {
+    const auto found = values.find(connection.wanted);
+    if (found != values.end() || now >= connection.wanted_until) {
+      connection.wanted.clear();
+      found != values.end() ? answer(connection, FrameKind::kValue, {found->second})
+                            : answer(connection, FrameKind::kOk);
+    }
+  }
+  if (!connection.known && now - connection.since > kHelloTime) connection.closing = true;
+  if (connection.fd >= 0) write(connection);
+  if (connection.fd >= 0 && connection.closing && connection.unsent.empty()) {
+    close(connection.fd);
+    connection.fd = -1;
+  }
+}
+
+void RendezvousServer::Impl::read(Connection& connection) {
+  char buffer[16384];
+  const ssize_t got = recv(connection.fd, buffer, sizeof buffer, 0);
+  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  if (got <= 0) {
+    close(connection.fd);
+    connection.fd = -1;
+    return;
+  }
+  if (connection.closing) return;
+  connection.received.append(buffer, static_cast<size_t>(got));
+  while (!connection.closing && connection.wanted.empty()) {
+    auto frame = take_frame(connection.received);
+    if (!frame) return refuse(connection, frame.error().message);
+    if (!*frame) return;
+    handle(connection, std::move(**frame));
+  }
+}
+
+void RendezvousServer::Impl::write(Connection& connection) {
+  if (connection.unsent.empty()) return;
+  const ssize_t sent = send(connection.fd, connection.unsent.data(), connection.unsent.size(), MSG_NOSIGNAL);
+  if (sent > 0) {
+    connection.unsent.erase(0, static_cast<size_t>(sent));
+  } else if (errno != EAGAIN && errno != EINTR) {
+    close(connection.fd);
+    connection.fd = -1;
+  }
+}
+
+void RendezvousServer::Impl::handle(Connection& connection, Frame&& frame) {
+  if (!connection.known) return greet(connection, frame);
+  if (frame.kind == FrameKind::kSet) return set(connection, std::move(frame));
+  if (frame.kind == FrameKind::kGet) return get(connection, std::move(frame));
+  refuse(connection, "unexpected frame");
+}
+
+void RendezvousServer::Impl::greet(Connection& connection, const Frame& frame) {
+  if (frame.kind != FrameKind::kHello || frame.strings.empty() ||
+      !equal_in_constant_time(options.token, frame.strings[0])) {
+    return refuse(connection, "wrong token: this rank belongs to another group or an earlier start");
+  }
+  std::map<std::string, std::string> theirs;
+  for (size_t i = 1; i < frame.strings.size(); ++i) {
+    const std::string& fact = frame.strings[i];
+    const size_t equals = std::min(fact.find('='), fact.size());
+    theirs[fact.substr(0, equals)] = fact.substr(std::min(equals + 1, fact.size()));
+  }
+  for (const auto& [name, value] : options.facts) {
+    if (theirs[name] == value) continue;
+    return refuse(connection, fmt::format("{} differs: rank 0 has \"{}\", rank {} has \"{}\"", name, value,
+                                          theirs["rank"], theirs[name]));
+  }
+  connection.known = true;
+  answer(connection, FrameKind::kOk);
+}
+
+void RendezvousServer::Impl::set(Connection& connection, Frame&& frame) {
+  if (frame.strings.size() != 2 || frame.strings[0].empty() || frame.strings[0].size() > kMaxKeyBytes ||
+      frame.strings[1].size() > kMaxValueBytes || values.size() >= kMaxKeys) {
+    return refuse(connection, fmt::format("set takes a key of at most {} and a value of at most {} bytes, {} keys",
+                                          kMaxKeyBytes, kMaxValueBytes, kMaxKeys));
+  }
+  values[std::move(frame.strings[0])] = std::move(frame.strings[1]);
+  changed = true;
+  answer(connection, FrameKind::kOk);
+}
+
+void RendezvousServer::Impl::get(Connection& connection, Frame&& frame) {
+  int64_t wait_ms = -1;
+  if (frame.strings.size() == 2) {
+    const std::string& text = frame.strings[1];
+    std::from_chars(text.data(), text.data() + text.size(), wait_ms);
+  }
+  if (wait_ms < 0 || wait_ms > kMostWait || frame.strings[0].empty()) {
+    return refuse(connection, fmt::format("get takes a key and at most {} milliseconds", kMostWait));
+  }
+  connection.wanted = std::move(frame.strings[0]);
+  connection.wanted_until = Clock::now() + milliseconds(wait_ms);
+}
+
+void RendezvousServer::Impl::refuse(Connection& connection, std::string why) {
+  answer(connection, FrameKind::kRefusal, {std::move(why)});
+  connection.closing = true;
+}
+
+Expected<std::unique_ptr<RendezvousServer>> RendezvousServer::start(const RendezvousOptions& options) {
+  auto impl = std::make_unique<Impl>(options);
+  HADAL_ASSIGN_OR_RETURN(impl->listener, listen_on(options, &impl->port));
+  impl->wake = eventfd(0, EFD_CLOEXEC);
+  impl->thread = std::thread([raw = impl.get()] { raw->loop(); });
+  return std::unique_ptr<RendezvousServer>(new RendezvousServer(std::move(impl)));
+}
+
+RendezvousServer::RendezvousServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+RendezvousServer::~RendezvousServer() = default;
+uint16_t RendezvousServer::port() const { return impl_->port; }
+
+}  // namespace hadal

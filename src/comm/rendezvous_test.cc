@@ -1,0 +1,128 @@
+#include "comm/rendezvous.h"
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <thread>
+#include <vector>
+
+#include "comm/rendezvous_frame.h"
+
+namespace hadal {
+namespace {
+
+using std::chrono::milliseconds;
+using ::testing::HasSubstr;
+
+constexpr milliseconds kLong{30'000};
+
+RendezvousOptions options_of(uint16_t port = 0) {
+  return {.address = "127.0.0.1", .port = port, .token = "secret", .facts = {{"version", "1"}, {"config", "abc"}}};
+}
+
+// A connection of a stranger; returns what it is answered until the server closes.
+std::string talk(uint16_t port, std::string_view bytes) {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in where{.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&where), sizeof where), 0);
+  EXPECT_EQ(send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+  std::string answer;
+  char buffer[4096];
+  for (ssize_t got; (got = recv(fd, buffer, sizeof buffer, 0)) > 0;) answer.append(buffer, got);
+  close(fd);
+  return answer;
+}
+
+TEST(Rendezvous, RanksFindEachOthersValues) {
+  const auto server = RendezvousServer::start(options_of()).value();
+  std::vector<std::thread> ranks;
+  for (int rank = 0; rank < 8; ++rank) {
+    ranks.emplace_back([&, rank] {
+      const auto store = connect_rendezvous(options_of(server->port()), rank, kLong);
+      ASSERT_TRUE(store) << store.error().message;
+      ASSERT_TRUE((*store)->set(fmt::format("address/{}", rank), std::string(1000, static_cast<char>('a' + rank))));
+      for (int peer = 0; peer < 8; ++peer) {
+        const auto value = (*store)->get(fmt::format("address/{}", peer), kLong);
+        ASSERT_TRUE(value) << value.error().message;
+        EXPECT_EQ(*value, std::string(1000, static_cast<char>('a' + peer)));
+      }
+    });
+  }
+  for (auto& rank : ranks) rank.join();
+}
+
+TEST(Rendezvous, WaitsForAKeyAndNamesTheMissingOne) {
+  const auto server = RendezvousServer::start(options_of()).value();
+  const auto waiting = connect_rendezvous(options_of(server->port()), 0, kLong).value();
+  const auto setting = connect_rendezvous(options_of(server->port()), 1, kLong).value();
+  EXPECT_THAT(waiting->get("late", milliseconds(30)).error().message, HasSubstr("key late was not set within 30 ms"));
+  std::thread later([&] {
+    std::this_thread::sleep_for(milliseconds(20));
+    EXPECT_TRUE(setting->set("late", ""));
+  });
+  EXPECT_EQ(waiting->get("late", kLong).value(), "");
+  later.join();
+}
+
+TEST(Rendezvous, RefusesStrangersAndOtherPrograms) {
+  const auto server = RendezvousServer::start(options_of()).value();
+  auto wrong_token = options_of(server->port());
+  wrong_token.token = "secreT";
+  EXPECT_THAT(connect_rendezvous(wrong_token, 3, kLong).error().message, HasSubstr("wrong token"));
+  auto other_config = options_of(server->port());
+  other_config.facts["config"] = "abd";
+  EXPECT_THAT(connect_rendezvous(other_config, 3, kLong).error().message,
+              HasSubstr(R"(config differs: rank 0 has "abc", rank 3 has "abd")"));
+  const std::string hello = encode_frame({FrameKind::kHello, {"secret", "rank=1", "version=1", "config=abc"}});
+  const struct {
+    std::string bytes;
+    const char* answer;
+  } cases[] = {
+      {"GET / HTTP/1.1\r\n\r\n", "not a hadal rank"},
+      {std::string("\0\0\0\0", 4), "a frame of 0 bytes"},
+      {std::string("\1\0\0\0\x63", 5), "kind 99"},
+      {std::string("\6\0\0\0\1\xff\xff\xff\xff\0", 10), "do not fit"},
+      {encode_frame({FrameKind::kSet, {"key", "value"}}), "wrong token"},
+      {hello + hello, "unexpected frame"},
+      {hello + encode_frame({FrameKind::kSet, {std::string(257, 'k'), ""}}), "a key of at most 256"},
+      {hello + encode_frame({FrameKind::kSet, {"k", std::string(65537, 'v')}}), "at most 65536 bytes"},
+      {hello + encode_frame({FrameKind::kGet, {"k", "-1"}}), "milliseconds"},
+      {hello + encode_frame({FrameKind::kGet, {"k", "99999999999999999999"}}), "milliseconds"},
+  };
+  for (const auto& test : cases) EXPECT_THAT(talk(server->port(), test.bytes), HasSubstr(test.answer));
+  EXPECT_TRUE(connect_rendezvous(options_of(server->port()), 1, kLong)) << "and lives on";
+}
+
+TEST(Rendezvous, SaysWhyThereIsNoConnection) {
+  uint16_t port = 0;
+  {
+    const auto server = RendezvousServer::start(options_of()).value();
+    port = server->port();
+    EXPECT_THAT(RendezvousServer::start(options_of(port)).error().message, HasSubstr("cannot listen for ranks on"));
+  }
+  EXPECT_THAT(connect_rendezvous(options_of(port), 1, milliseconds(120)).error().message,
+              HasSubstr("is rank 0 running, and the port open"));
+  auto unknown = options_of(port);
+  unknown.address = "no-such-host.invalid";
+  EXPECT_THAT(connect_rendezvous(unknown, 1, milliseconds(50)).error().message, HasSubstr("the name is not known"));
+}
+
+TEST(RendezvousFrame, SurvivesEveryCut) {
+  const Frame frame{FrameKind::kSet, {"key", std::string("a\0b", 3), ""}};
+  const std::string bytes = encode_frame(frame);
+  for (size_t cut = 0; cut <= bytes.size(); ++cut) {
+    std::string stream = bytes.substr(0, cut);
+    const auto early = take_frame(stream).value();
+    EXPECT_EQ(early.has_value(), cut == bytes.size());
+    if (early) continue;
+    stream += bytes.substr(cut) + "rest";
+    EXPECT_EQ(take_frame(stream).value()->strings, frame.strings);
+    EXPECT_EQ(stream, "rest");
+  }
+}
+
+}  // namespace
+}  // namespace hadal

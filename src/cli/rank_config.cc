@@ -34,6 +34,13 @@ void for_each_field(Options& options, Field&& field) {
   field("log_format", options.log_format);
   field("tensor_parallel_size", options.ranks.tensor_parallel_size);
   field("enable_expert_parallel", options.ranks.enable_expert_parallel);
+  field("rank_timeout_ms", options.ranks.rank_timeout);
+}
+
+Json to_json(const std::chrono::milliseconds& time) { return time.count(); }
+template <typename T>
+Json to_json(const T& value) {
+  return value;
 }
 
 void make_absolute(std::string& path) {
@@ -44,20 +51,27 @@ template <typename T>
 Status read_field(const Json& json, const char* name, T& value) {
   const auto found = json.find(name);
   if (found == json.end()) return make_error(ErrorCode::kCorrupt, "rank 0's configuration has no {}", name);
-  const bool fits = std::is_same_v<T, std::string>      ? found->is_string()
-                    : std::is_same_v<T, bool>           ? found->is_boolean()
-                    : std::is_floating_point_v<T>       ? found->is_number()
-                                                        : found->is_number_integer();
-  if (!fits) {
-    return make_error(ErrorCode::kCorrupt, "rank 0's configuration: {} is {}", name, std::string(found->type_name()));
+  if constexpr (std::is_same_v<T, std::chrono::milliseconds>) {
+    int64_t count = 0;
+    HADAL_RETURN_IF_ERROR(read_field(json, name, count));
+    value = std::chrono::milliseconds(count);
+    return {};
+  } else {
+    const bool fits = std::is_same_v<T, std::string> ? found->is_string()
+                      : std::is_same_v<T, bool>      ? found->is_boolean()
+                      : std::is_floating_point_v<T>  ? found->is_number()
+                                                     : found->is_number_integer();
+    if (!fits) {
+      return make_error(ErrorCode::kCorrupt, "rank 0's configuration: {} is {}", name, std::string(found->type_name()));
+    }
+    value = found->template get<T>();
+    return {};
   }
-  value = found->template get<T>();
-  return {};
 }
 
 }  // namespace
 
-std::string rank_config(const ServeOptions& options, std::string_view isa) {
+std::string write_rank_config(const ServeOptions& options, std::string_view isa) {
   ServeOptions resolved = options;
   resolved.isa = isa;
   const char* quant_config = std::getenv("QUANT_CONFIG");
@@ -66,7 +80,7 @@ std::string rank_config(const ServeOptions& options, std::string_view isa) {
   make_absolute(resolved.quant_config);
   make_absolute(resolved.measurements);
   Json json = Json::object();
-  for_each_field(resolved, [&](const char* name, const auto& value) { json[name] = value; });
+  for_each_field(resolved, [&](const char* name, const auto& value) { json[name] = to_json(value); });
   return dump_json(json);
 }
 
@@ -83,8 +97,10 @@ Expected<ServeOptions> parse_rank_config(std::string_view text) {
   if (!status) return forward_error(std::move(status));
   for (const auto& [name, value] : json.items()) {
     if (!known.contains(name)) {
-      return make_error(ErrorCode::kCorrupt, "rank 0's configuration has {}, unknown here: do the ranks run the same "
-                        "version?", name.substr(0, 80));
+      return make_error(ErrorCode::kCorrupt,
+                        "rank 0's configuration has {}, unknown here: do the ranks run the same "
+                        "version?",
+                        name.substr(0, 80));
     }
   }
   return options;

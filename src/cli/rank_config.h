@@ -11,7 +11,7 @@
 namespace hadal {
 
 // JSON object. Paths become absolute, $QUANT_CONFIG is read. `isa`: the kernels that rank 0 chose.
-std::string rank_config(const ServeOptions& options, std::string_view isa);
+std::string write_rank_config(const ServeOptions& options, std::string_view isa);
 
 // Errors: kCorrupt naming the key that is missing, unknown or of the wrong type.
 Expected<ServeOptions> parse_rank_config(std::string_view text);

@@ -204,12 +204,12 @@ Status RankHead::count_restart(int rank, const std::string& how) {
   const int64_t limit = options_.ranks.restart_limit;
   if (static_cast<int64_t>(restarts_.size()) >= limit) {
     return tl::unexpected<Error>(
-        fail(rank, how, fmt::format("ranks were restarted {} times within {} minutes, the limit of --restart-limit",
-                                    restarts_.size(), kRestartWindow.count())));
+        fail(rank, how,
+             fmt::format("ranks were restarted {} times within {} minutes, the limit of --restart-limit",
+                         restarts_.size(), kRestartWindow.count())));
   }
   restarts_.push_back(now);
-  const std::string state =
-      fmt::format("{}: {}; restart {} of {}", describe(rank), how, restarts_.size(), limit);
+  const std::string state = fmt::format("{}: {}; restart {} of {}", describe(rank), how, restarts_.size(), limit);
   log_warning("{}", state);
   const std::lock_guard lock(mutex_);
   state_ = state;
@@ -261,11 +261,11 @@ Status RankHead::wait_for_all() {
     if (missing.empty()) break;
     HADAL_RETURN_IF_ERROR(replace_silent(missing, since));
     if (Clock::now() - since > options_.ranks.join_timeout) {
-      return tl::unexpected<Error>(
-          fail(missing.front(),
-               fmt::format("it did not come within {} s (missing: ranks {})",
-                           std::chrono::duration<double>(options_.ranks.join_timeout).count(), fmt::join(missing, ", ")),
-               "is its node up, its command started, and the port open?"));
+      return tl::unexpected<Error>(fail(
+          missing.front(),
+          fmt::format("it did not come within {} s (missing: ranks {})",
+                      std::chrono::duration<double>(options_.ranks.join_timeout).count(), fmt::join(missing, ", ")),
+          "is its node up, its command started, and the port open?"));
     }
   }
   return {};

@@ -22,8 +22,8 @@
 namespace hadal {
 
 struct RankHeadOptions {
-  RankOptions ranks;       // place: rank 0's identity, with the port and the token
-  std::string config;      // rank_config()
+  RankOptions ranks;   // place: rank 0's identity, with the port and the token
+  std::string config;  // write_rank_config()
   std::string model_hash;
   std::string version;
   std::unique_ptr<Launcher> launcher;  // of the other nodes' agents; null: they are started by somebody else
@@ -54,9 +54,9 @@ class RankHead final : public RankAssembly {
   // What is known of a rank other than 0.
   struct Peer {
     int node_rank = 0;
-    bool is_local = false;   // a child of this process
-    bool running = false;    // as far as this process would know
-    std::string how_ended;   // of a local one, or of its node's agent
+    bool is_local = false;    // a child of this process
+    bool running = false;     // as far as this process would know
+    std::string how_ended;    // of a local one, or of its node's agent
     bool has_joined = false;  // and kept its weights since
     RankReport report;
   };

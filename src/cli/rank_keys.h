@@ -8,7 +8,7 @@
 
 namespace hadal {
 
-// Set once, before any rank starts: rank_config(), and model_hash() of the folder.
+// Set once, before any rank starts: write_rank_config(), and model_hash() of the folder.
 inline constexpr const char* kConfigKey = "config";
 inline constexpr const char* kModelKey = "model";
 

@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "comm/rank_group.h"
+#include "model/rank_slice.h"
 
 namespace hadal {
 
@@ -35,6 +36,8 @@ struct RankOptions {
 
   int world_size() const { return static_cast<int>(tensor_parallel_size); }
   bool is_ranked() const { return tensor_parallel_size > 1; }
+  // Of this process.
+  RankSlice slice() const { return {place.rank, world_size(), enable_expert_parallel}; }
 };
 
 void add_rank_options(OptionRegistry& registry, RankOptions& options);

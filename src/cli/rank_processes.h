@@ -15,7 +15,7 @@ namespace hadal {
 struct RankCommand {
   int rank = 0;
   int node_rank = 0;
-  std::vector<std::string> arguments;                     // after the program's name: {"worker"}
+  std::vector<std::string> arguments;                    // after the program's name: {"worker"}
   std::vector<std::pair<std::string, std::string>> env;  // wins over this process's own
 };
 
@@ -37,8 +37,8 @@ class RankProcesses {
 
   // Starts a rank's process, or a new one once the last has ended. Errors: kIo from the system.
   Status start(const RankCommand& command);
-  void kill(int rank);               // SIGKILL; nothing when it does not run
-  int pid_of(int rank) const;        // 0: it does not run
+  void kill(int rank);                                  // SIGKILL; nothing when it does not run
+  int pid_of(int rank) const;                           // 0: it does not run
   std::vector<std::string> last_lines(int rank) const;  // at most 200
 
  private:

@@ -62,13 +62,12 @@ class RankWorker {
 
 Status RankWorker::meet() {
   const RankIdentity& identity = options_.identity;
-  HADAL_ASSIGN_OR_RETURN(
-      store_, connect_rendezvous(
-                  {.address = identity.master_addr,
-                   .port = identity.master_port,
-                   .token = identity.token,
-                   .facts = {{"version", options_.version}, {"world size", std::to_string(identity.world_size)}}},
-                  identity.rank, options_.join_timeout));
+  HADAL_ASSIGN_OR_RETURN(store_, connect_rendezvous({.address = identity.master_addr,
+                                                     .port = identity.master_port,
+                                                     .token = identity.token,
+                                                     .facts = {{"version", options_.version},
+                                                               {"world size", std::to_string(identity.world_size)}}},
+                                                    identity.rank, options_.join_timeout));
   return {};
 }
 
@@ -89,6 +88,8 @@ Status RankWorker::load() {
                       "node, or give --model",
                       serve.model, own_hash, wanted_hash);
   }
+  const int share = bind_to_share(identity.local_rank, identity.local_world_size, default_num_threads());
+  if (serve.num_threads == 0) serve.num_threads = share;
   HADAL_ASSIGN_OR_RETURN(OpenedModel opened, open_model(serve));
   num_threads_ = opened.num_threads;
   HADAL_ASSIGN_OR_RETURN(model_, load_opened_model(serve, opened));

@@ -81,7 +81,9 @@ void add_numerics(OptionRegistry& registry, ServeOptions& options) {
       ->capture_default_str();
   registry.add("--isa", options.isa, "Kernels to use: auto, reference, portable, avx2, avx512, avx512-bf16")
       ->capture_default_str();
-  registry.add("--threads", options.num_threads, "Compute threads of each rank; 0: the usable cores, divided among the ranks of this machine")
+  registry
+      .add("--threads", options.num_threads,
+           "Compute threads of each rank; 0: the usable cores, divided among the ranks of this machine")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
 }

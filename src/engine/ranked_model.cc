@@ -71,7 +71,8 @@ class RankedModel final : public ForwardModel {
   std::optional<std::string> lost_;
   bool restoring_ = false;
   bool stopping_ = false;
-  std::function<void()> wake_engine_;
+  std::mutex wake_mutex_;              // held while the engine is woken
+  std::function<void()> wake_engine_;  // under wake_mutex_
   std::condition_variable wake_heart_;
   std::thread heart_;
 };
@@ -120,20 +121,19 @@ std::string RankedModel::trouble() const {
 }
 
 void RankedModel::on_trouble(std::function<void()> wake) {
-  const std::lock_guard lock(state_mutex_);
+  const std::lock_guard lock(wake_mutex_);
   wake_engine_ = std::move(wake);
 }
 
 // From any thread; the first reason stays.
 void RankedModel::lose(const std::string& what) {
-  std::function<void()> wake;
   {
     const std::lock_guard lock(state_mutex_);
     if (lost_) return;
     lost_ = what;
-    wake = wake_engine_;
   }
-  if (wake) wake();
+  const std::lock_guard lock(wake_mutex_);
+  if (wake_engine_) wake_engine_();
 }
 
 // Ranks may differ now in what they ran: whatever went wrong, they must meet again.

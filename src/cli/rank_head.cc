@@ -209,6 +209,7 @@ Status RankHead::count_restart(int rank, const std::string& how) {
                          restarts_.size(), kRestartWindow.count())));
   }
   restarts_.push_back(now);
+  counted_ = true;
   const std::string state = fmt::format("{}: {}; restart {} of {}", describe(rank), how, restarts_.size(), limit);
   log_warning("{}", state);
   const std::lock_guard lock(mutex_);
@@ -217,6 +218,7 @@ Status RankHead::count_restart(int rank, const std::string& how) {
 }
 
 Expected<AssembledRanks> RankHead::assemble() {
+  counted_ = false;
   for (;;) {
     HADAL_RETURN_IF_ERROR(begin_generation());
     HADAL_RETURN_IF_ERROR(wait_for_all());
@@ -227,11 +229,14 @@ Expected<AssembledRanks> RankHead::assemble() {
       HADAL_RETURN_IF_ERROR(count_restart(0, groups.error().message));
       continue;
     }
+    // A group that breaks again and again is no better than a rank that ends again and again.
+    if (assembled_ && !counted_) HADAL_RETURN_IF_ERROR(count_restart(0, "the group broke"));
     assembled_ = true;
     const std::lock_guard lock(mutex_);
     transport_ = groups->transport;
     for (Peer& peer : peers_) peer.has_joined = true;
     is_together_ = true;
+    state_.clear();
     return AssembledRanks{.groups = std::move(*groups), .generation = static_cast<uint32_t>(generation_)};
   }
 }
@@ -245,6 +250,7 @@ Status RankHead::begin_generation() {
   ++generation_;
   const std::lock_guard lock(mutex_);
   is_together_ = false;
+  if (generation_ > 0) state_ = state_.empty() ? "the ranks are brought together again" : state_;
   for (Peer& peer : peers_) peer.report = {};
   return {};
 }

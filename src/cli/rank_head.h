@@ -88,6 +88,7 @@ class RankHead final : public RankAssembly {
   int generation_ = -1;
   bool assembled_ = false;  // ever
   std::deque<Clock::time_point> restarts_;
+  bool counted_ = false;         // a restart in this assembly
   std::map<int, int> num_ends_;  // by node: end_key numbers used
 
   mutable std::mutex mutex_;

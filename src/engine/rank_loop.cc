@@ -20,6 +20,10 @@ class RankLoop {
   Expected<bool> run() {
     state_.model->set_communicator(ranks_.groups.data.get());
     auto stopped = loop();
+    if (!stopped) {
+      ranks_.groups.data->give_up(stopped.error().message);
+      ranks_.groups.control->give_up(stopped.error().message);
+    }
     state_.model->drop_step();
     state_.model->set_communicator(nullptr);
     return stopped;

@@ -34,6 +34,7 @@ struct PlanOptions {
   bool json = false;
 };
 PlanOptions g_options;
+const CLI::App* g_plan = nullptr;
 
 Expected<ModelConfig> read_config(const std::string& model) {
   const std::filesystem::path path(model);
@@ -199,6 +200,10 @@ int report_error(const Error& error) {
 }
 
 int run_plan() {
+  if (g_plan->got_subcommand(kPlanBucketsCommand.name)) return kPlanBucketsCommand.run();
+  if (g_options.model.empty()) {  // not CLI11's required(): `plan buckets` needs no model
+    return report_error({ErrorCode::kInvalidArgument, "--model is missing: give a model folder or a config.json"});
+  }
   const auto config = read_config(g_options.model);
   if (!config) return report_error(config.error());
   if (g_options.request.context_tokens == 0) {
@@ -218,7 +223,7 @@ int run_plan() {
 void add_plan_command(CLI::App& program) {
   g_options.request.context_tokens = 0;
   CLI::App* command = program.add_subcommand("plan", "What fits and how fast it would be, here and on other machines");
-  command->add_option("model,--model", g_options.model, "Model folder, or a config.json alone")->required();
+  command->add_option("model,--model", g_options.model, "Model folder, or a config.json alone (required)");
   command->add_option("--machine", g_options.machines,
                       "auto (this one), a name of the built-in table, or a JSON file; default: auto and the table");
   command->add_option("--ceilings", g_options.ceilings,
@@ -227,6 +232,9 @@ void add_plan_command(CLI::App& program) {
                       "Tokens per sequence; default: 32768 or the model's limit");
   command->add_option("--concurrency", g_options.request.concurrency, "Sequences at once")->capture_default_str();
   command->add_flag("--json", g_options.json, "One JSON object on stdout");
+  kPlanBucketsCommand.add(*command);
+  command->get_subcommand(kPlanBucketsCommand.name)->allow_extras();
+  g_plan = command;
   command->footer(
       "Exit codes: 0 done, 1 it does not fit the one machine asked for, or failed, 2 wrong command line.\n"
       "Example:\n  hadal plan --model config.json --machine 8x-gaudi2 --context 32768");

@@ -16,6 +16,7 @@
 #include "cli/config_registry.h"
 #include "cli/config_sources.h"
 #include "cli/open_model.h"
+#include "cli/peer_environment.h"
 #include "cli/peer_flags.h"
 #include "cli/sampling_defaults.h"
 #include "cli/serve_lines.h"
@@ -203,6 +204,7 @@ void add_serve_command(CLI::App& program) {
   add_serve_options(registry, g_options.model);
   add_server_flags(registry, g_options.server);
   add_peer_flags(registry);
+  add_peer_environment(registry);
   registry.begin_group("Configuration");
   registry.add("--config", g_options.config_file,
                "YAML file with these options by name; the environment (HADAL_PORT=8000) and flags win over it");

@@ -52,7 +52,7 @@ if [[ -z $model ]]; then
 fi
 
 command=("$(hadal_program)" calibrate --model "$model" --data "$data" --nprompts "$num_prompts" --wd "$world_size"
-  --prompt-len 1024 --osl 32 --seed 42 --output "$output" "${extra[@]}")
+  --seed 42 --output "$output" "${extra[@]}")
 if is_dry_run; then
   print_command -- "${command[@]}"
   exit 0

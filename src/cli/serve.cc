@@ -24,6 +24,7 @@
 #include "cli/server_flags.h"
 #include "cli/service_notify.h"
 #include "cli/serving_certificate.h"
+#include "cli/serving_folder.h"
 #include "cli/version.h"
 #include "engine/engine.h"
 #include "server/server.h"
@@ -180,6 +181,7 @@ int run_serve() {
     return kExitOk;
   }
   const ServeOptions& options = g_options.model;
+  if (const Status folder = check_is_model_folder(options.model); !folder) return fail(folder.error());
   log_info("non-default args: {}", dump_json(non_default_values(*g_options.registry)));
   StopSignals& signals = *new StopSignals;  // its thread lives as long as the process
   const char* notify_socket = std::getenv("NOTIFY_SOCKET");

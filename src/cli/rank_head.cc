@@ -46,7 +46,10 @@ Expected<std::shared_ptr<RankHead>> RankHead::start(RankHeadOptions options) {
   return head;
 }
 
-RankHead::~RankHead() { processes_.reset(); }
+RankHead::~RankHead() {
+  server_.reset();  // so that ranks that still wait for a group end by themselves
+  processes_.reset();
+}
 
 Status RankHead::listen() {
   RendezvousOptions rendezvous = rendezvous_options(options_);
@@ -77,7 +80,11 @@ Status RankHead::start_local(int rank) {
     peers_[static_cast<size_t>(rank)].running = true;
     peers_[static_cast<size_t>(rank)].has_joined = false;
   }
-  return processes_->start({.rank = rank, .node_rank = 0, .arguments = {"worker"}, .env = rank_environment(contract)});
+  const double join_s = std::chrono::duration<double>(options_.ranks.join_timeout).count();
+  return processes_->start({.rank = rank,
+                            .node_rank = 0,
+                            .arguments = {"worker", "--join-timeout", fmt::format("{}", join_s)},
+                            .env = rank_environment(contract)});
 }
 
 int RankHead::first_rank(int node_rank) const {
@@ -144,19 +151,18 @@ void RankHead::launch_event(const LaunchEvent& event) {
 
 // Tells the model, once per group.
 void RankHead::lose(const std::string& what) {
-  std::function<void(const std::string&)> lost;
   {
     const std::lock_guard lock(mutex_);
     if (!is_together_) return;
     is_together_ = false;
     state_ = what;
-    lost = lost_;
   }
-  if (lost) lost(what);
+  const std::lock_guard lock(lost_mutex_);
+  if (lost_) lost_(what);
 }
 
 void RankHead::on_loss(std::function<void(const std::string&)> lost) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(lost_mutex_);
   lost_ = std::move(lost);
 }
 

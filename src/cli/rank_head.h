@@ -98,6 +98,8 @@ class RankHead final : public RankAssembly {
   bool is_together_ = false;
   bool cancelled_ = false;
   std::string state_, fatal_, transport_;
+
+  std::mutex lost_mutex_;  // held while it is called
   std::function<void(const std::string&)> lost_;
 
   std::unique_ptr<RankProcesses> processes_;  // last: its callback uses the rest

@@ -1,12 +1,7 @@
 // hadal worker: a node's agent, which starts the ranks of its node and starts lost ones again, or one rank, as the
 // environment says (rank_contract.h). All else comes from rank 0.
 #include <CLI/CLI.hpp>
-#include <chrono>
-#include <condition_variable>
-#include <csignal>
-#include <cstdio>
-#include <deque>
-#include <mutex>
+#include <memory>
 #include <string>
 
 #include "base/log.h"
@@ -46,9 +41,22 @@ Expected<RankContract> choose_contract(const RankOptions& ranks) {
   return node_contract(ranks);
 }
 
+// A rank inherits the environment of the server that started it, whose other options are not for it.
+Environment own_environment(const OptionRegistry& registry) {
+  Environment own;
+  for (const auto& [name, value] : current_environment()) {
+    bool is_known = !name.starts_with("HADAL_");
+    for (const RegisteredOption& option : registry.options()) {
+      for (const std::string& flag : option.names) is_known = is_known || environment_name(flag) == name;
+    }
+    if (is_known) own.emplace_back(name, value);
+  }
+  return own;
+}
+
 int run_worker() {
   std::vector<std::string> warnings;
-  if (auto applied = apply_sources(*g_options.registry, current_environment(), warnings); !applied) {
+  if (auto applied = apply_sources(*g_options.registry, own_environment(*g_options.registry), warnings); !applied) {
     return fail(applied.error());
   }
   auto contract = choose_contract(g_options.ranks);

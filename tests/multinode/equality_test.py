@@ -35,7 +35,7 @@ class Equality(unittest.TestCase):
 
     def test_a_degree_that_the_model_does_not_allow(self):
         server = ranked(3)
-        ended = subprocess.run(server.command, capture_output=True, text=True, timeout=120)
+        ended = subprocess.run(server.command, capture_output=True, text=True, timeout=120, cwd="../..")
         self.assertEqual(ended.returncode, 2, ended.stderr)
         self.assertRegex(ended.stderr, r"1, 2,? (and |or )?4|1, 2, 4")
 

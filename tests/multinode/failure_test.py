@@ -49,11 +49,13 @@ class Failure(unittest.TestCase):
             wait_until("they wait", lambda: self.num_waiting(server) == 2)
             victim = max(children(server.process.pid))
             os.kill(victim, how)
-            wait_until("/health says so", lambda: health(server)[0] == 503)
+            # A rank of nano may be back before anybody has asked.
+            wait_until("noticed", lambda: health(server)[0] == 503 or num_restarts(server) == 1)
             events = stream.end()
             self.assertEqual(events[-1], "[DONE]")
             self.assertIn("rank", json.loads(events[-2])["error"]["message"])
             self.assertEqual([future.result(PATIENCE_S) for future in waiting], expected)
+            self.assertEqual(num_restarts(server), 1)
         wait_until("ready again", lambda: health(server)[0] == 200)
         self.assertEqual([answer_of(server, request) for request in fixed_requests()[:2]], expected)
         self.assertNotIn(victim, children(server.process.pid))
@@ -76,16 +78,16 @@ class Failure(unittest.TestCase):
     def test_killed_while_idle(self):
         with ranked(2) as server:
             os.kill(pids_by_rank(server)[1], signal.SIGKILL)
-            wait_until("a restart", lambda: any("restart 1 of 3" in line for line in server.lines))
+            wait_until("a restart", lambda: num_restarts(server) == 1)
             wait_until("ready again", lambda: health(server)[0] == 200)
             answer_of(server, fixed_requests()[0])
 
     def test_too_often(self):
         with ranked(2, "--restart-limit", "1") as server:
-            for _ in range(2):
-                wait_until("ready", lambda: health(server)[0] == 200)
-                os.kill(children(server.process.pid)[0], signal.SIGKILL)
-                wait_until("noticed", lambda: server.process.poll() is not None or health_or_gone(server) != 200)
+            os.kill(children(server.process.pid)[0], signal.SIGKILL)
+            wait_until("a restart", lambda: num_restarts(server) == 1)
+            wait_until("ready", lambda: health(server)[0] == 200)
+            os.kill(children(server.process.pid)[0], signal.SIGKILL)
             server.process.wait(PATIENCE_S)
             self.assertEqual(server.process.returncode, 1)
             wait_until("the reason", lambda: any("limit of --restart-limit" in line for line in server.lines))
@@ -104,20 +106,16 @@ class Failure(unittest.TestCase):
             self.assertEqual(server.stop(signal.SIGTERM), 0)
             self.assertFalse(is_running(rank))
 
-    def test_a_rank_that_cannot_load(self):
-        """Said at once, with the rank's own words."""
-        server = ranked(2, env={"HADAL_RANK": "0"})
-        ended = subprocess.run(server.command, capture_output=True, text=True, timeout=PATIENCE_S,
-                               env={**os.environ, "HADAL_RANK": "0", "HADAL_WORLD_SIZE": "4"})
+    def test_a_contract_that_contradicts_the_flags(self):
+        server = ranked(2)
+        ended = subprocess.run(server.command, capture_output=True, text=True, timeout=PATIENCE_S, cwd="../..",
+                               env={**server.env, "HADAL_RANK": "0", "HADAL_WORLD_SIZE": "4"})
         self.assertEqual(ended.returncode, 2, ended.stderr)
         self.assertIn("HADAL_WORLD_SIZE=4", ended.stderr)
 
 
-def health_or_gone(server: Server) -> int:
-    try:
-        return health(server)[0]
-    except OSError:
-        return 0
+def num_restarts(server: Server) -> int:
+    return sum("; restart " in line for line in server.lines)
 
 
 def is_running(pid: int) -> bool:

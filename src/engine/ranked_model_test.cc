@@ -171,6 +171,7 @@ TEST_P(RankedModel, ARankThatFailsIsReplaced) {
   state->num_failures_to_come = 1;
   // Rank 0 learns of it with its next step, when the shortest prompts have their first token.
   EXPECT_LT(expect_answers(std::move(running.model), small_options()), 5);
+  running.ranks->end();
   EXPECT_EQ(running.ranks->num_assembled(), 2);
   EXPECT_TRUE(running.ranks->worker(1).stopped);
   EXPECT_EQ(state->violation, "") << "the cache is not allocated twice";

@@ -16,7 +16,6 @@ using std::chrono::milliseconds;
 constexpr std::chrono::minutes kRestartWindow{10};
 constexpr size_t kShownLines = 12;  // of a dead rank's log
 constexpr milliseconds kPoll{50};
-constexpr milliseconds kGroupTime{30'000};  // to join, once all are ready
 
 RendezvousOptions rendezvous_options(const RankHeadOptions& options) {
   const RankIdentity& place = options.ranks.place;
@@ -374,7 +373,7 @@ Expected<RankGroups> RankHead::join() {
   RankIdentity identity = options_.ranks.place;
   identity.generation = generation_;
   return join_rank_groups(*store_, identity,
-                          {.join_timeout = kGroupTime,
+                          {.join_timeout = options_.ranks.group_timeout(),
                            .data_timeout = options_.ranks.rank_timeout,
                            .control_timeout = options_.ranks.rank_timeout});
 }

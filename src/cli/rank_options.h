@@ -1,6 +1,7 @@
 // Flags of `hadal serve` about ranks: how many, on which nodes, who starts them. vLLM's names where it has the thing.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <string>
@@ -35,6 +36,10 @@ struct RankOptions {
   RankIdentity place;
 
   int world_size() const { return static_cast<int>(tensor_parallel_size); }
+  // For joining a group, which takes milliseconds once all ranks are ready.
+  std::chrono::milliseconds group_timeout() const {
+    return std::max<std::chrono::milliseconds>(2 * rank_timeout, std::chrono::seconds(10));
+  }
   bool is_ranked() const { return tensor_parallel_size > 1; }
   // Of this process.
   RankSlice slice() const { return {place.rank, world_size(), enable_expert_parallel}; }

@@ -20,8 +20,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kGroupTime{30'000};  // to join, once all are ready
-
 class RankWorker {
  public:
   explicit RankWorker(const RankWorkerOptions& options)
@@ -55,7 +53,7 @@ class RankWorker {
   const std::string nonce_;
   std::unique_ptr<KeyValueStore> store_;
   int num_threads_ = 0;
-  milliseconds rank_timeout_{10'000};
+  RankOptions ranks_;  // as rank 0 says
   std::unique_ptr<ForwardModel> model_;
   RankState state_;
 };
@@ -78,7 +76,7 @@ Status RankWorker::load() {
   if (!options_.model.empty()) serve.model = options_.model;
   if (options_.num_threads > 0) serve.num_threads = options_.num_threads;
   serve.ranks.place = identity;
-  rank_timeout_ = serve.ranks.rank_timeout;
+  ranks_ = serve.ranks;
   set_log_format(serve.log_format == "json" ? LogFormat::kJson : LogFormat::kHuman);
   HADAL_ASSIGN_OR_RETURN(const std::string wanted_hash, store_->get(kModelKey, options_.join_timeout));
   HADAL_ASSIGN_OR_RETURN(const std::string own_hash, model_hash(serve.model));
@@ -110,14 +108,16 @@ Expected<RankWorker::Outcome> RankWorker::take_part() {
   if (*go != nonce_) return Outcome::kOver;
   RankIdentity place = identity;
   place.generation = generation_;
-  auto groups = join_rank_groups(
-      *store_, place, {.join_timeout = kGroupTime, .data_timeout = rank_timeout_, .control_timeout = rank_timeout_});
+  auto groups = join_rank_groups(*store_, place,
+                                 {.join_timeout = ranks_.group_timeout(),
+                                  .data_timeout = ranks_.rank_timeout,
+                                  .control_timeout = ranks_.rank_timeout});
   if (!groups) {
     log_warning("generation {} did not come together: {}", generation_, groups.error().message);
     return Outcome::kOver;
   }
   const AssembledRanks ranks{.groups = std::move(*groups), .generation = static_cast<uint32_t>(generation_)};
-  const auto stopped = run_rank(state_, ranks, {.timeout = rank_timeout_});
+  const auto stopped = run_rank(state_, ranks, {.timeout = ranks_.rank_timeout});
   if (stopped) return Outcome::kStopped;
   log_warning("generation {} is over: {}", generation_, stopped.error().message);
   return Outcome::kOver;

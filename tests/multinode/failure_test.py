@@ -65,7 +65,7 @@ class Failure(unittest.TestCase):
     def num_waiting(server: Server) -> int:
         _, _, text = server.call("GET", "/metrics")
         return sum(int(float(line.split()[-1])) for line in text.splitlines()
-                   if line.startswith("vllm:num_requests_waiting"))
+                   if line.startswith("vllm:num_requests_waiting{"))
 
     def test_killed(self):
         with ranked(2, "--max-num-seqs", "1", "--rank-timeout", "5") as server:

@@ -29,6 +29,7 @@ def hadal_knows(*words: str, option: str = "") -> bool:
 
 NEEDS = {
     "comm": lambda: hadal_knows("comm", "bench"),
+    "check": lambda: hadal_knows("comm", "check"),
     "nnodes": lambda: hadal_knows("serve", option="--nnodes") and hadal_knows("worker"),
     "ray": lambda: shutil.which("ray") is not None and hadal_knows("serve", option="--nnodes"),
 }

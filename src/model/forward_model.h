@@ -54,6 +54,7 @@ class ForwardModel {
   virtual Status allocate_kv(int64_t num_blocks, int64_t block_size, int64_t max_tokens_per_step) = 0;
 
   // Runs one step: writes the rows' keys to the cache and logits f32 [logit_rows.size(), vocab_size()].
+  // Of several ranks only rank 0 gets logits; the others may give null.
   // A token's bits depend on its sequence's tokens and its position alone, not on what else is in the step.
   // Errors: kInternal, kUnavailable (a rank was lost); the cache rows of this step are then undefined.
   virtual Status forward(const StepInput& input, float* logits) = 0;

@@ -22,15 +22,19 @@ NANO = REPOSITORY / "models/nano"
 CLONED = ("docs", "eval", "models", "scripts")
 
 
-def hadal_knows(*words: str, option: str = "") -> bool:
-    done = subprocess.run([str(BINARIES / "hadal"), *words, "--help"], capture_output=True, text=True)
-    return done.returncode == 0 and option in done.stdout
+def help_of(*words: str) -> str:
+    return subprocess.run([str(BINARIES / "hadal"), *words, "--help"], capture_output=True, text=True).stdout
+
+
+def has_command(name: str, *within: str) -> bool:
+    return re.search(rf"^  {name} ", help_of(*within), re.M) is not None
 
 
 NEEDS = {
-    "comm": lambda: hadal_knows("comm", "bench"),
-    "nnodes": lambda: hadal_knows("serve", option="--nnodes") and hadal_knows("worker"),
-    "ray": lambda: shutil.which("ray") is not None and hadal_knows("serve", option="--nnodes"),
+    "comm": lambda: has_command("comm") and has_command("bench", "comm"),
+    "check": lambda: has_command("comm") and has_command("check", "comm"),
+    "nnodes": lambda: has_command("worker") and "--nnodes" in help_of("serve"),
+    "ray": lambda: has_command("worker") and shutil.which("ray") is not None,
 }
 
 

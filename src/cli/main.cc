@@ -11,9 +11,9 @@
 namespace hadal {
 namespace {
 
-const Command* const kCommands[] = {&kServeCommand,   &kChatCommand,    &kInspectCommand,   &kBenchCommand,
+const Command* const kCommands[] = {&kServeCommand,   &kWorkerCommand, &kChatCommand,    &kInspectCommand,   &kBenchCommand,
                                     &kPlanCommand,    &kConvertCommand, &kCalibrateCommand, &kEvalCommand,
-                                    &kCertifyCommand, &kDoctorCommand};
+                                    &kCertifyCommand, &kDoctorCommand,  &kCommCommand};
 
 // vLLM accepts snake_case spellings of every flag: --max_model_len=4096 is --max-model-len=4096.
 std::string with_kebab_case_flag(std::string argument) {

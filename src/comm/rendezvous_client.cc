@@ -38,6 +38,17 @@ int connect_once(const addrinfo& where, milliseconds limit) {
   return -1;
 }
 
+const char* advice_for(int error) {
+  switch (error) {
+    case ECONNREFUSED:
+      return "the host answers, but nothing listens there: is rank 0 running, with this port?";
+    case ETIMEDOUT:
+      return "packets are dropped on the way (firewall), or the address is not rank 0's";
+    default:
+      return "is rank 0 running, and is there a route to it?";
+  }
+}
+
 class RendezvousClient final : public KeyValueStore {
  public:
   RendezvousClient(int fd, std::string where) : fd_(fd), where_(std::move(where)) {}
@@ -148,9 +159,8 @@ Expected<std::unique_ptr<KeyValueStore>> connect_rendezvous(const RendezvousOpti
       continue;
     }
     if (left_until(deadline).count() == 0) {
-      return make_error(ErrorCode::kUnavailable,
-                        "{}: no connection within {} ms ({}): is rank 0 running, and the port open between the nodes?",
-                        where, timeout.count(), std::strerror(error));
+      return make_error(ErrorCode::kUnavailable, "{}: no connection within {} ms ({}): {}", where, timeout.count(),
+                        std::strerror(error), advice_for(error));
     }
     std::this_thread::sleep_for(milliseconds(50));
   }

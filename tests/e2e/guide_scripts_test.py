@@ -239,7 +239,7 @@ class Traffic(unittest.TestCase):
         planned = json.loads(subprocess.run(
             [str(BINARY), "plan", "--model", "models/nano", "--nnodes", "2", "--machine", "2x-epyc-9005", "--json"], cwd=REPOSITORY,
             capture_output=True, text=True, check=True).stdout)
-        with Server(args=("--tensor-parallel-size", "2", "--num-blocks", "200", "--threads", "1")) as server:
+        with Server(args=("--tensor-parallel-size", "2", "--max-model-len", "4096", "--threads", "1")) as server:
             before = self.counted(server)
             usage = server.post("/v1/completions", {"prompt": "1 2 3 4 5 6 7 8", "max_tokens": 20, "ignore_eos": True})["usage"]
             moved = self.counted(server) - before

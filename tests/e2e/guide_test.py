@@ -50,7 +50,7 @@ def reader_environment() -> dict[str, str]:
     """What the reader has set, and limits that make small cases of large ones."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HADAL_", "VLLM_", "INC_"))}
     return {**kept, "PATH": SEARCHED, "MODEL": str(NANO), "TEXT": str(NANO / "calibration.jsonl"),
-            "PROBLEMS": str(NANO / "heldout.jsonl"), "HADAL_NUM_BLOCKS": "600", "INPUT_LEN": "32", "OUTPUT_LEN": "8",
+            "PROBLEMS": str(NANO / "heldout.jsonl"), "HADAL_NUM_BLOCKS": "700", "INPUT_LEN": "32", "OUTPUT_LEN": "8",
             "CASES": "1,2 4,8", "RESULT_DIR": "."}
 
 

@@ -129,7 +129,8 @@ TEST(CommCheckJson, ReadsWhatItWritesAndRefusesDamage) {
   const PairResult read = pair_result_from_json(dump_json(to_json(pair))).value();
   EXPECT_EQ(to_json(read), to_json(pair));
 
-  for (const auto& [key, value] : to_json(card).items()) {
+  const Json whole = to_json(card);
+  for (const auto& [key, value] : whole.items()) {
     Json damaged = to_json(card);
     damaged.erase(key);
     EXPECT_THAT(node_card_from_json(dump_json(damaged)).error().message, HasSubstr(key));

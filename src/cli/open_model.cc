@@ -7,6 +7,7 @@
 #include "kernels/row_math.h"
 #include "model/inspect.h"
 #include "model/memory_needs.h"
+#include "model/rank_layout.h"
 #include "server/server.h"
 
 namespace hadal {
@@ -16,13 +17,16 @@ MemoryRequest memory_request(const ServeOptions& options, const ModelInspection&
   const ModelConfig& config = opened.config;
   MemoryRequest request;
   const uint64_t available = available_memory_bytes().value_or(0);
-  request.limit_bytes = static_cast<uint64_t>(static_cast<double>(available) * options.memory_utilization);
+  // The ranks of this machine share it, and take it at the same time.
+  const uint64_t share = available / static_cast<uint64_t>(options.ranks.place.local_world_size);
+  request.limit_bytes = static_cast<uint64_t>(static_cast<double>(share) * options.memory_utilization);
   request.weight_bytes = model.weight_memory_bytes;
   WorkspaceLimits limits = {.max_tokens = options.max_num_batched_tokens,
                             .max_positions = opened.max_model_len,
                             .num_threads = opened.num_threads,
                             .kv_dtype = opened.numerics.kv_dtype,
-                            .quantises_inputs = !opened.numerics.plan.layers.empty()};
+                            .quantises_inputs = !opened.numerics.plan.layers.empty(),
+                            .slice = options.ranks.slice()};
   request.workspace_bytes = workspace_bytes(config, *opened.numerics.kernels, limits) +
                             static_cast<uint64_t>(options.max_num_seqs * config.vocab_size) * sizeof(float);
   if (options.max_itl_ms > 0) {  // decode steps between slices have a workspace of their own
@@ -55,30 +59,43 @@ Status first_problem(const std::vector<Error>& problems, const std::string& mode
                                                        problems.size() - 1, model));
 }
 
-}  // namespace
-
-Expected<OpenedModel> open_model(const ServeOptions& options) {
+// `with_text`: also what a server needs of the folder beside the weights.
+Expected<OpenedModel> open_parts(const ServeOptions& options, bool with_text) {
   OpenedModel opened;
   HADAL_ASSIGN_OR_RETURN(const KernelTable* kernels, choose_kernels(options));
   HADAL_RETURN_IF_ERROR(check_is_model_folder(options.model));
   ModelInspection model = inspect_model(options.model, *kernels);
   std::vector<Error> problems = std::move(model.problems);
-  opened.folder = open_serving_text_collecting(options.model, options.chat_template, model.hf, model.config, problems);
+  if (with_text) {
+    opened.folder =
+        open_serving_text_collecting(options.model, options.chat_template, model.hf, model.config, problems);
+  }
   HADAL_RETURN_IF_ERROR(first_problem(problems, options.model));
   opened.config = *model.config;
   HADAL_ASSIGN_OR_RETURN(opened.numerics, choose_numerics(options, opened.config));
-  if (!opened.numerics.plan.layers.empty()) {  // else inspect_model() has counted it
+  const RankSlice slice = options.ranks.slice();
+  HADAL_RETURN_IF_ERROR(check_rank_slice(opened.config, slice));
+  if (!opened.numerics.plan.layers.empty() || slice.world_size > 1) {  // else inspect_model() has counted it
     HADAL_ASSIGN_OR_RETURN(model.weight_memory_bytes,
-                           weight_memory_bytes(options.model, *opened.numerics.kernels, opened.numerics.plan));
+                           weight_memory_bytes(options.model, *opened.numerics.kernels, opened.numerics.plan, slice));
   }
   HADAL_ASSIGN_OR_RETURN(opened.max_model_len, choose_max_model_len(options, opened.config));
   opened.num_threads = apply_tuning(*opened.numerics.kernels, options.num_threads);
   opened.memory_request = memory_request(options, model, opened);
+  return opened;
+}
+
+}  // namespace
+
+Expected<OpenedModel> open_model(const ServeOptions& options) {
+  HADAL_ASSIGN_OR_RETURN(OpenedModel opened, open_parts(options, true));
   auto memory = plan_memory(opened.memory_request);
   if (!memory) return forward_error(std::move(memory), options.model);
   opened.memory = *memory;
   return opened;
 }
+
+Expected<OpenedModel> open_model_part(const ServeOptions& options) { return open_parts(options, false); }
 
 EngineOptions engine_options(const ServeOptions& options, const OpenedModel& opened) {
   EngineOptions engine;
@@ -119,7 +136,8 @@ Expected<std::unique_ptr<ForwardModel>> load_opened_model(const ServeOptions& op
                                           .pin_threads = true,
                                           .progress = std::move(progress),
                                           .observer = std::move(observer),
-                                          .numerics = opened.numerics.plan});
+                                          .numerics = opened.numerics.plan,
+                                          .slice = options.ranks.slice()});
 }
 
 }  // namespace hadal

@@ -36,6 +36,7 @@ std::string why_unhealthy(Server::State& state) {
   if (state.draining) return "draining";
   const auto serving = state.context();
   if (serving == nullptr) return "loading";
+  if (const std::string trouble = serving->engine->trouble(); !trouble.empty()) return trouble;
   if (!serving->engine->healthy()) return "engine failed";
   return state.stalled() ? "engine stalled" : "";
 }
@@ -83,6 +84,10 @@ void handle_version(const RouteCall& call) {
 }
 
 void handle_metrics(const RouteCall& call) {
+  call.state->metrics()
+      .registry()
+      .gauge("hadal_ready", "1 while /health answers 200.")
+      .set(why_unhealthy(*call.state).empty() ? 1 : 0);
   call.exchange->respond(
       {.body = call.state->metrics().registry().text(), .content_type = "text/plain; version=0.0.4; charset=utf-8"});
 }

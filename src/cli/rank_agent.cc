@@ -21,7 +21,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr milliseconds kRestartPause{200};  // of a rank that ended, so that one that always does costs little
+constexpr milliseconds kMeetingTime{1'000};  // to connect to rank 0, before looking at the ranks again
+constexpr milliseconds kRestartPause{200};   // of a rank that ended, so that one that always does costs little
 
 class RankAgent {
  public:
@@ -113,7 +114,7 @@ bool RankAgent::meet() {
        .port = identity.master_port,
        .token = identity.token,
        .facts = {{"version", options_.version}, {"world size", std::to_string(identity.world_size)}}},
-      identity.rank, milliseconds(0));
+      identity.rank, kMeetingTime);
   if (store) store_ = std::move(*store);
   return store_ != nullptr;
 }

@@ -18,6 +18,8 @@ from serving import REPOSITORY
 DOCS = REPOSITORY / "docs"
 BINARIES = Path(os.environ.get("HADAL_BUILD_DIR", REPOSITORY / "build/release")).resolve() / "bin"
 NANO = REPOSITORY / "models/nano"
+RAY = BINARIES.parent / "e2e/venv-ray/bin"  # where e2e.ray has put it; else what is on the PATH
+SEARCHED = f"{BINARIES}:{RAY}:{os.environ['PATH']}"
 # A clone in a folder of its own, so that nothing is written into this one.
 CLONED = ("docs", "eval", "models", "scripts")
 
@@ -34,7 +36,7 @@ NEEDS = {
     "comm": lambda: has_command("comm") and has_command("bench", "comm"),
     "check": lambda: has_command("comm") and has_command("check", "comm"),
     "nnodes": lambda: has_command("worker") and "--nnodes" in help_of("serve"),
-    "ray": lambda: has_command("worker") and shutil.which("ray") is not None,
+    "ray": lambda: has_command("worker") and shutil.which("ray", path=SEARCHED) is not None,
 }
 
 
@@ -47,8 +49,8 @@ def free_port() -> int:
 def reader_environment() -> dict[str, str]:
     """What the reader has set, and limits that make small cases of large ones."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HADAL_", "VLLM_", "INC_"))}
-    return {**kept, "PATH": f"{BINARIES}:{os.environ['PATH']}", "MODEL": str(NANO), "TEXT": str(NANO / "calibration.jsonl"),
-            "PROBLEMS": str(NANO / "heldout.jsonl"), "HADAL_NUM_BLOCKS": "600", "INPUT_LEN": "32", "OUTPUT_LEN": "8",
+    return {**kept, "PATH": SEARCHED, "MODEL": str(NANO), "TEXT": str(NANO / "calibration.jsonl"),
+            "PROBLEMS": str(NANO / "heldout.jsonl"), "HADAL_NUM_BLOCKS": "700", "INPUT_LEN": "32", "OUTPUT_LEN": "8",
             "CASES": "1,2 4,8", "RESULT_DIR": "."}
 
 

@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <filesystem>
 #include <mutex>
 #include <numeric>
 #include <optional>
@@ -35,6 +36,14 @@ constexpr size_t kLastWords = 8;  // lines of its stderr that are repeated when 
 std::string say_end(int status) {
   if (WIFSIGNALED(status)) return fmt::format("signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)));
   return fmt::format("exit code {}", WEXITSTATUS(status));
+}
+
+// "hadal" without a folder is this program, at the same place on all nodes.
+std::vector<std::string> with_own_path(std::vector<std::string> command) {
+  std::error_code failed;
+  const std::filesystem::path own = std::filesystem::read_symlink("/proc/self/exe", failed);
+  if (!failed && !command.empty() && command.front() == "hadal") command.front() = own.string();
+  return command;
 }
 
 // A process and our ends of its pipes, which the owner closes.
@@ -144,7 +153,9 @@ RayLauncher::~RayLauncher() {
   close_all({child_.orders, child_.events, child_.words, child_.pidfd});
 }
 
-Expected<LaunchLayout> RayLauncher::prepare(const LaunchRequest& request, LaunchListener listener) {
+Expected<LaunchLayout> RayLauncher::prepare(const LaunchRequest& asked, LaunchListener listener) {
+  LaunchRequest request = asked;
+  request.command = with_own_path(std::move(request.command));
   HADAL_ASSIGN_OR_RETURN(child_, spawn(helper_));
   listener_ = std::move(listener);
   thread_ = std::thread([this] { follow(); });
@@ -164,7 +175,11 @@ Expected<LaunchLayout> RayLauncher::prepare(const LaunchRequest& request, Launch
   return layout;
 }
 
-Status RayLauncher::start(const LaunchUnit& unit) { return order(ray_start_line(unit)); }
+Status RayLauncher::start(const LaunchUnit& asked) {
+  LaunchUnit unit = asked;
+  unit.command = with_own_path(std::move(unit.command));
+  return order(ray_start_line(unit));
+}
 
 void RayLauncher::kill(int node_rank) { (void)order(ray_kill_line(node_rank)); }
 

@@ -20,8 +20,8 @@ extern const std::string_view kRayHelper;  // the helper's source
 Expected<std::string> find_ray_interpreter(const std::string& search_path);
 
 // `helper`: command of a process that speaks launch_ray_lines.h. Starts nothing yet. prepare() starts it and waits for
-// Ray, at most 5 minutes; it may be called once. Errors of its start() and prepare(): as launch_plan.h; kUnavailable
-// with the helper's last words when it has ended.
+// Ray, at most 5 minutes; it may be called once. A command "hadal" is this program's own path. Errors of its start()
+// and prepare(): as launch_plan.h; kUnavailable with the helper's last words when it has ended.
 std::unique_ptr<Launcher> make_ray_launcher(std::vector<std::string> helper);
 
 // With the helper above and the `ray` command of $PATH. Errors: as find_ray_interpreter().

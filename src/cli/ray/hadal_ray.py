@@ -145,17 +145,16 @@ class Agent:
         """Waits for the first one."""
         with self._changed:
             self._changed.wait_for(lambda: self._events, timeout=seconds)
-            batch = [self._events.popleft() for _ in range(min(BATCH_LINES, len(self._events)))]
-            if self._dropped and not self._events:
-                batch.append(("log", f"({self._dropped} lines came too fast and are left out)"))
-                self._dropped = 0
-            return batch
+            return [self._events.popleft() for _ in range(min(BATCH_LINES, len(self._events)))]
 
     def _tell(self, kind: str, what: str) -> None:
         with self._changed:
             if kind == "log" and len(self._events) >= MOST_LINES:
                 self._dropped += 1
                 return
+            if self._dropped:
+                self._events.append(("log", f"({self._dropped} lines came too fast and are left out)"))
+                self._dropped = 0
             self._events.append((kind, what))
             self._changed.notify()
 

@@ -23,6 +23,7 @@ struct Command {
 };
 
 extern const Command kServeCommand;
+extern const Command kWorkerCommand;
 extern const Command kChatCommand;
 extern const Command kInspectCommand;
 extern const Command kBenchCommand;  // its benchmarks are Commands too, added to the "bench" subcommand

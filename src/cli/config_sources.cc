@@ -13,8 +13,11 @@ namespace {
 
 constexpr std::string_view kOwnPrefix = "HADAL_";
 constexpr std::string_view kPeerPrefix = "VLLM_";
-// Read by tests and their tools.
-constexpr std::string_view kNoOptions[] = {"HADAL_BUILD_DIR", "HADAL_LM_EVAL", "HADAL_SPEC_DATA"};
+// Read by tests and their tools; told by a launcher (rank_contract.h).
+constexpr std::string_view kNoOptions[] = {"HADAL_BUILD_DIR",  "HADAL_LM_EVAL",          "HADAL_SPEC_DATA",
+                                           "HADAL_RANK",       "HADAL_WORLD_SIZE",       "HADAL_LOCAL_RANK",
+                                           "HADAL_GENERATION", "HADAL_LOCAL_WORLD_SIZE", "HADAL_IFACE",
+                                           "HADAL_AUTH_TOKEN"};
 
 std::string did_you_mean(const std::string& name, const std::vector<std::string>& candidates) {
   const std::string nearest = closest_name(name, candidates);

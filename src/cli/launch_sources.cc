@@ -80,7 +80,7 @@ Expected<int> read_number(const Environment& environment, const LaunchSource& so
     return make_error(ErrorCode::kInvalidArgument, "{} is missing beside {}={} ({}): start through the launcher again",
                       name, source.sign, shown(*find(environment, source.sign)), source.name);
   }
-  return parse_number(name, *value, least, kMostRanks - 1 + least);
+  return parse_number(name, *value, least, kMostLaunchedRanks - 1 + least);
 }
 
 Status check_below(const char* name, int value, const char* bound_name, int bound) {
@@ -194,8 +194,8 @@ Expected<Tasks> tasks_of_flags(const LaunchFlags& flags) {
   Tasks tasks;
   tasks.source = "flags";
   tasks.nnodes = flags.nnodes.value_or(1);
-  if (tasks.nnodes < 1 || tasks.nnodes > kMostRanks) {
-    return make_error(ErrorCode::kInvalidArgument, "--nnodes {} must be of 1..{}", tasks.nnodes, kMostRanks);
+  if (tasks.nnodes < 1 || tasks.nnodes > kMostLaunchedRanks) {
+    return make_error(ErrorCode::kInvalidArgument, "--nnodes {} must be of 1..{}", tasks.nnodes, kMostLaunchedRanks);
   }
   if (tasks.nnodes > 1 && !flags.node_rank) {
     return make_error(ErrorCode::kInvalidArgument, "--nnodes {} needs --node-rank: 0 on the head, 1..{} on the others",
@@ -247,7 +247,7 @@ Status fill_master(const LaunchFlags& flags, const Tasks& tasks, LaunchPlace& pl
                       tasks.row == nullptr ? "add --master-addr with the address of node 0" : tasks.row->address);
   }
   if (!address.empty()) identity.master_addr = address;
-  const int port = flags.master_port.value_or(place.scope == LaunchScope::kAlone ? 0 : kDefaultMasterPort);
+  const int port = flags.master_port.value_or(place.scope == LaunchScope::kAlone ? 0 : kRankMasterPort);
   const bool may_choose = place.scope == LaunchScope::kAlone;
   if (port < (may_choose ? 0 : 1) || port > std::numeric_limits<uint16_t>::max()) {
     return make_error(ErrorCode::kInvalidArgument, "--master-port {} must be of 1..65535", port);

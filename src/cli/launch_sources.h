@@ -12,12 +12,12 @@
 
 #include "base/status.h"
 #include "cli/config_sources.h"
+#include "cli/rank_options.h"
 #include "comm/rank_group.h"
 
 namespace hadal {
 
-inline constexpr uint16_t kDefaultMasterPort = 29501;  // vLLM's --master-port
-inline constexpr int kMostRanks = 4096;                // a bound on foreign numbers, above every layout
+inline constexpr int kMostLaunchedRanks = 4096;  // a bound on foreign numbers, above every layout
 
 // As the user wrote them; absent ones leave it to the launcher.
 struct LaunchFlags {

@@ -11,7 +11,7 @@
 namespace hadal {
 namespace {
 
-const Command* const kCommands[] = {&kServeCommand,   &kChatCommand,    &kInspectCommand,   &kBenchCommand,
+const Command* const kCommands[] = {&kServeCommand,   &kWorkerCommand, &kChatCommand,    &kInspectCommand,   &kBenchCommand,
                                     &kPlanCommand,    &kConvertCommand, &kCalibrateCommand, &kEvalCommand,
                                     &kCertifyCommand, &kDoctorCommand};
 

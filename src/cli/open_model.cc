@@ -7,6 +7,7 @@
 #include "kernels/row_math.h"
 #include "model/inspect.h"
 #include "model/memory_needs.h"
+#include "model/rank_layout.h"
 #include "server/server.h"
 
 namespace hadal {
@@ -16,13 +17,16 @@ MemoryRequest memory_request(const ServeOptions& options, const ModelInspection&
   const ModelConfig& config = opened.config;
   MemoryRequest request;
   const uint64_t available = available_memory_bytes().value_or(0);
-  request.limit_bytes = static_cast<uint64_t>(static_cast<double>(available) * options.memory_utilization);
+  // The ranks of this machine share it, and take it at the same time.
+  const uint64_t share = available / static_cast<uint64_t>(options.ranks.place.local_world_size);
+  request.limit_bytes = static_cast<uint64_t>(static_cast<double>(share) * options.memory_utilization);
   request.weight_bytes = model.weight_memory_bytes;
   WorkspaceLimits limits = {.max_tokens = options.max_num_batched_tokens,
                             .max_positions = opened.max_model_len,
                             .num_threads = opened.num_threads,
                             .kv_dtype = opened.numerics.kv_dtype,
-                            .quantises_inputs = !opened.numerics.plan.layers.empty()};
+                            .quantises_inputs = !opened.numerics.plan.layers.empty(),
+                            .slice = options.ranks.slice()};
   request.workspace_bytes = workspace_bytes(config, *opened.numerics.kernels, limits) +
                             static_cast<uint64_t>(options.max_num_seqs * config.vocab_size) * sizeof(float);
   if (options.max_itl_ms > 0) {  // decode steps between slices have a workspace of their own
@@ -67,13 +71,17 @@ Expected<OpenedModel> open_model(const ServeOptions& options) {
   HADAL_RETURN_IF_ERROR(first_problem(problems, options.model));
   opened.config = *model.config;
   HADAL_ASSIGN_OR_RETURN(opened.numerics, choose_numerics(options, opened.config));
-  if (!opened.numerics.plan.layers.empty()) {  // else inspect_model() has counted it
+  const RankSlice slice = options.ranks.slice();
+  HADAL_RETURN_IF_ERROR(check_rank_slice(opened.config, slice));
+  if (!opened.numerics.plan.layers.empty() || slice.world_size > 1) {  // else inspect_model() has counted it
     HADAL_ASSIGN_OR_RETURN(model.weight_memory_bytes,
-                           weight_memory_bytes(options.model, *opened.numerics.kernels, opened.numerics.plan));
+                           weight_memory_bytes(options.model, *opened.numerics.kernels, opened.numerics.plan, slice));
   }
   HADAL_ASSIGN_OR_RETURN(opened.max_model_len, choose_max_model_len(options, opened.config));
   opened.num_threads = apply_tuning(*opened.numerics.kernels, options.num_threads);
   opened.memory_request = memory_request(options, model, opened);
+  // Rank 0 has divided the memory; what is free now depends on how far the others are.
+  if (options.ranks.place.rank > 0) return opened;
   auto memory = plan_memory(opened.memory_request);
   if (!memory) return forward_error(std::move(memory), options.model);
   opened.memory = *memory;
@@ -119,7 +127,8 @@ Expected<std::unique_ptr<ForwardModel>> load_opened_model(const ServeOptions& op
                                           .pin_threads = true,
                                           .progress = std::move(progress),
                                           .observer = std::move(observer),
-                                          .numerics = opened.numerics.plan});
+                                          .numerics = opened.numerics.plan,
+                                          .slice = options.ranks.slice()});
 }
 
 }  // namespace hadal

@@ -21,7 +21,7 @@ constexpr const char* kNoDevice = "there is no device memory or graph to manage 
 constexpr const char* kOneBlockManager = "there is one block manager";
 constexpr const char* kNoSwap = "preempted requests are recomputed, not swapped";
 constexpr const char* kOwnLog = "use --log-level and --log-format";
-constexpr const char* kOneRank = "this build runs one rank, on all cores";
+constexpr const char* kOneRank = "work is divided by --tensor-parallel-size only";
 constexpr const char* kOneProcess = "there is one process";
 constexpr const char* kChunked = "prefill is chunked under --max-num-batched-tokens";
 constexpr const char* kSameAnswers = "it would change the speed, never the answers";
@@ -32,10 +32,8 @@ constexpr PeerFlag kAccepted[] = {
     {"--tokenizer-mode", true, "there is one tokenizer per model", "|auto|slow|hf|"},
     {"--hf-config-path", true, "the model folder's is used", "|MODEL|"},
     {"--trust-remote-code", false, kNoPython},
-    {"--distributed-executor-backend", true, kOneRank},
     {"--pipeline-parallel-size", true, kOneRank, "|1|"},
     {"--data-parallel-size", true, kOneRank, "|1|"},
-    {"--enable-expert-parallel", false, kOneRank},
     {"--use-v2-block-manager", false, kOneBlockManager},
     {"--use-padding-aware-scheduling", false, "batches are not padded"},
     {"--max-num-prefill-seqs", true, kChunked},

@@ -15,8 +15,10 @@
 #include "cli/command.h"
 #include "cli/config_registry.h"
 #include "cli/config_sources.h"
+#include "cli/launch_environment.h"
 #include "cli/open_model.h"
 #include "cli/peer_flags.h"
+#include "cli/rank_serving.h"
 #include "cli/sampling_defaults.h"
 #include "cli/serve_lines.h"
 #include "cli/serve_options.h"
@@ -72,19 +74,24 @@ class StopSignals {
   }
   void set_ready() { ready_ = true; }
   void wait() { asked_.get_future().wait(); }
+  // From any thread: as a first signal, once the program serves.
+  void ask() {
+    if (!was_asked_.exchange(true)) asked_.set_value();
+  }
 
  private:
   void watch() {
     int signal_number = 0;
     sigwait(&signals_, &signal_number);
     if (!ready_) std::_Exit(128 + signal_number);
-    asked_.set_value();
+    ask();
     sigwait(&signals_, &signal_number);
     std::_Exit(128 + signal_number);
   }
 
   sigset_t signals_;
   std::atomic<bool> ready_{false};
+  std::atomic<bool> was_asked_{false};
   std::promise<void> asked_;
 };
 
@@ -101,8 +108,10 @@ Expected<std::unique_ptr<ForwardModel>> load_model(const ServeOptions& options, 
 }
 
 // Loads everything and attaches it to the listening server. Returns whether chat requests will be served.
-Expected<bool> start_serving(const ServeOptions& options, Server& server, ServiceNotifier& notifier) {
-  const ServeLines lines(options.log_format == "json");
+Expected<bool> start_serving(const ServeOptions& given, Server& server, ServiceNotifier& notifier,
+                             const std::function<void(const std::string&)>& fatal) {
+  const ServeLines lines(given.log_format == "json");
+  HADAL_ASSIGN_OR_RETURN(const ServeOptions options, place_rank_zero(given));
   HADAL_ASSIGN_OR_RETURN(OpenedModel opened, open_model(options));
   HADAL_ASSIGN_OR_RETURN(const SamplingDefaults defaults,
                          choose_sampling_defaults(options.generation_config, options.override_generation_config,
@@ -111,7 +120,10 @@ Expected<bool> start_serving(const ServeOptions& options, Server& server, Servic
   lines.sampling(options, defaults);
   std::optional<Certificate> certificate = look_up_certificate(options.model, opened.numerics);
   if (certificate) lines.certified(certificate->summary());
+  HADAL_ASSIGN_OR_RETURN(RankServing ranks, start_ranks(options, opened));
   HADAL_ASSIGN_OR_RETURN(std::unique_ptr<ForwardModel> model, load_model(options, opened, server, notifier));
+  HADAL_ASSIGN_OR_RETURN(model, ranks.join(std::move(model), fatal));
+  for (const std::string& line : ranks.table(opened.num_threads)) lines.rank(line);
   HADAL_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
                          make_engine(std::move(model), engine_options(options, opened), server.step_observer()));
   const bool has_chat_template = opened.folder.chat_template.has_value();
@@ -136,6 +148,7 @@ Expected<ServerOptions> read_options(ServeCommandLine& command_line) {
   HADAL_RETURN_IF_ERROR(apply_sources(*command_line.registry, current_environment(), warnings));
   configure_logs(command_line.model);
   for (const std::string& warning : warnings) log_warning("{}", warning);
+  HADAL_RETURN_IF_ERROR(adopt_launcher(*command_line.registry, current_environment(), command_line.model.ranks));
   HADAL_ASSIGN_OR_RETURN(warnings, check_peer_flags(*command_line.registry, command_line.model.model));
   for (const std::string& warning : warnings) log_warning("{}", warning);
   if (!command_line.explain_config) HADAL_RETURN_IF_ERROR(check_serve_options(command_line.model));
@@ -170,6 +183,15 @@ int serve_until_asked(const ServerFlags& flags, Server& server, ServiceNotifier&
   return kExitOk;
 }
 
+// Nothing: this process has rank 0 and serves.
+std::optional<int> run_other_ranks(const ServeOptions& options) {
+  const auto contract = other_ranks_contract(options.ranks);
+  if (!contract) return fail(contract.error());
+  if (!*contract) return std::nullopt;
+  const auto code = run_other_ranks(options, **contract);
+  return code ? *code : fail(code.error());
+}
+
 int run_serve() {
   const auto started = Clock::now();
   const auto server_options = read_options(g_options);
@@ -179,6 +201,7 @@ int run_serve() {
     return kExitOk;
   }
   const ServeOptions& options = g_options.model;
+  if (const auto code = run_other_ranks(options)) return *code;
   log_info("non-default args: {}", dump_json(non_default_values(*g_options.registry)));
   StopSignals& signals = *new StopSignals;  // its thread lives as long as the process
   const char* notify_socket = std::getenv("NOTIFY_SOCKET");
@@ -186,14 +209,20 @@ int run_serve() {
 
   auto server = Server::start(*server_options);
   if (!server) return fail(server.error());
-  const auto has_chat_template = start_serving(options, **server, notifier);
+  std::atomic<bool> failed{false};
+  const auto has_chat_template = start_serving(options, **server, notifier, [&](const std::string& why) {
+    log_error("{}", why);
+    failed = true;
+    signals.ask();
+  });
   if (!has_chat_template) return fail(has_chat_template.error());
   signals.set_ready();
   ServeLines(options.log_format == "json")
       .ready(*server_options, (*server)->port(), *has_chat_template,
              std::chrono::duration<double>(Clock::now() - started).count());
   log_peer_ready_lines(*server_options, (*server)->port());
-  return serve_until_asked(g_options.server, **server, notifier, signals);
+  const int code = serve_until_asked(g_options.server, **server, notifier, signals);
+  return failed ? kExitFailed : code;
 }
 
 void add_serve_command(CLI::App& program) {

@@ -20,6 +20,7 @@ class ServeLines {
   // What was found before a weight is read.
   void found(const ServeOptions& options, const OpenedModel& opened) const;
   void sampling(const ServeOptions& options, const SamplingDefaults& defaults) const;
+  void rank(const std::string& line) const { say(line); }
   void certified(const std::string& summary) const;
   // Where it listens, and a command that asks something. The last line of the block begins with "curl".
   void ready(const ServerOptions& server, uint16_t port, bool has_chat_template, double seconds) const;

@@ -81,15 +81,15 @@ void add_numerics(OptionRegistry& registry, ServeOptions& options) {
       ->capture_default_str();
   registry.add("--isa", options.isa, "Kernels to use: auto, reference, portable, avx2, avx512, avx512-bf16")
       ->capture_default_str();
-  registry.add("--threads", options.num_threads, "Compute threads; 0: one per usable core")
+  registry
+      .add("--threads", options.num_threads,
+           "Compute threads of each rank; 0: the usable cores, divided among the ranks of this machine")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
 }
 
 void add_machine_options(OptionRegistry& registry, ServeOptions& options) {
   registry.add("--dtype", options.dtype, "auto or bfloat16")->capture_default_str();
-  registry.add("--tensor-parallel-size", options.tensor_parallel_size, "Ranks; this build runs 1, on all cores")
-      ->capture_default_str();
   registry.add("--memory-utilization", options.memory_utilization, "Share of the memory limit that may be used")
       ->check(CLI::Range(0.01, 1.0))
       ->capture_default_str();
@@ -124,6 +124,7 @@ void add_serve_options(OptionRegistry& registry, ServeOptions& options) {
   add_engine_options(registry, options);
   add_numerics(registry, options);
   add_machine_options(registry, options);
+  add_rank_options(registry, options.ranks);
 }
 
 Status check_serve_options(const ServeOptions& options) {
@@ -133,13 +134,7 @@ Status check_serve_options(const ServeOptions& options) {
   }
   HADAL_RETURN_IF_ERROR(expect_one_of("--dtype", options.dtype, {"auto", "bfloat16"},
                                       "FP8 weights are kept as they are stored; activations are BF16."));
-  if (options.tensor_parallel_size != 1) {
-    return make_error(ErrorCode::kUnsupported,
-                      "--tensor-parallel-size {}: this build runs one rank, which uses all cores of the machine. "
-                      "Leave the flag out or give 1.",
-                      options.tensor_parallel_size);
-  }
-  return {};
+  return check_rank_options(options.ranks);
 }
 
 }  // namespace hadal

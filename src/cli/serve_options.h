@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/status.h"
+#include "cli/rank_options.h"
 
 namespace CLI {
 class App;
@@ -41,9 +42,10 @@ struct ServeOptions {
   std::string range_map = "auto";
   std::string dtype = "auto";
   std::string kv_cache_dtype = "auto";
-  int64_t tensor_parallel_size = 1;
-  int num_threads = 0;              // 0: one per core that the process may use
+  int num_threads = 0;              // of each rank; 0: one per core, divided among the ranks of this machine
   double memory_utilization = 0.9;  // share of the memory limit for weights, cache and workspace
+
+  RankOptions ranks;
 
   std::string log_level = "info";
   std::string log_format = "human";

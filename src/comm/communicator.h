@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "base/status.h"
 #include "tensor/dtype.h"
@@ -41,6 +42,8 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int world_size() const = 0;
   virtual void set_timeout(std::chrono::milliseconds timeout) = 0;
+  // Breaks the communicator; peers that wait, or will, get an error that tells them why.
+  virtual void give_up([[maybe_unused]] const std::string& why) {}
 
   virtual Status barrier() = 0;
   // data: f32 or bf16 [count], summed in place. Cost (shared memory): count bytes written, world_size times as many

@@ -1,13 +1,10 @@
 #include "comm/gloo_communicator.h"
 
-#include <gloo/rendezvous/context.h>
-#include <gloo/rendezvous/store.h>
-#include <gloo/transport/tcp/device.h>
-
 #include <algorithm>
 #include <cstring>
-#include <vector>
+#include <numeric>
 
+#include "base/check.h"
 #include "comm/tree_sum.h"
 
 namespace hadal {
@@ -15,53 +12,22 @@ namespace {
 
 constexpr int64_t kOneShotBytes = 512 << 10;  // up to here all ranks send everything to all: one exchange, not two
 
-// In front of every message: a rank in another operation is noticed at once.
-struct MessageHead {
-  uint32_t op = 0;
-  uint32_t root = 0;
-  uint64_t num_bytes = 0;  // of the whole operation
-  uint64_t call = 0;
-};
-
-class StoreAdapter final : public gloo::rendezvous::Store {
- public:
-  StoreAdapter(KeyValueStore& store, std::string prefix, std::chrono::milliseconds timeout)
-      : store_(store), prefix_(std::move(prefix)), timeout_(timeout) {}
-
-  void set(const std::string& key, const std::vector<char>& data) override {
-    if (Status status = store_.set(prefix_ + key, {data.begin(), data.end()}); !status) {
-      throw std::runtime_error(status.error().message);
-    }
-  }
-  std::vector<char> get(const std::string& key) override {
-    const auto value = store_.get(prefix_ + key, timeout_);
-    if (!value) throw std::runtime_error(value.error().message);
-    return {value->begin(), value->end()};
-  }
-  void wait(const std::vector<std::string>& keys) override {
-    for (const std::string& key : keys) get(key);
-  }
-  void wait(const std::vector<std::string>& keys, const std::chrono::milliseconds&) override { wait(keys); }
-
- private:
-  KeyValueStore& store_;
-  const std::string prefix_;
-  const std::chrono::milliseconds timeout_;
-};
-
-// The buffers of one peer; each holds a head and a chunk.
-struct Line {
-  std::vector<std::byte> out, in;
-  std::unique_ptr<gloo::transport::Buffer> sender, receiver;
-};
-
 class GlooCommunicator final : public Communicator {
  public:
-  GlooCommunicator(std::shared_ptr<gloo::rendezvous::Context> context, const GlooGroupOptions& options);
+  GlooCommunicator(std::shared_ptr<GlooMesh> mesh, std::vector<int> ranks, std::chrono::milliseconds timeout)
+      : mesh_(std::move(mesh)),
+        ranks_(std::move(ranks)),
+        rank_(static_cast<int>(std::find(ranks_.begin(), ranks_.end(), mesh_->rank()) - ranks_.begin())),
+        world_(static_cast<int>(ranks_.size())),
+        chunk_bytes_(mesh_->chunk_bytes()),
+        timeout_(timeout) {
+    HADAL_CHECK(rank_ < world_, "rank {} makes a group without itself", mesh_->rank());
+  }
 
   int rank() const override { return rank_; }
   int world_size() const override { return world_; }
-  void set_timeout(std::chrono::milliseconds) override {}
+  void set_timeout(std::chrono::milliseconds timeout) override { timeout_ = timeout; }
+  void give_up(const std::string& why) override;
 
   Status barrier() override;
   Status all_reduce(void* data, int64_t count, DType dtype) override;
@@ -80,38 +46,21 @@ class GlooCommunicator final : public Communicator {
   // One message of at most chunk_bytes_.
   Status post(int peer, std::span<const std::byte> data);
   Expected<std::span<const std::byte>> take(int peer, int64_t num_bytes);
-  Status fail(int peer, const char* doing, const std::string& why);
+  Status fail(ErrorCode code, const std::string& why);
   // `to(peer)` goes to the peer while `from(peer)` is filled: both are rows of any length, cut into chunks.
   template <typename To, typename From>
   Status exchange(int64_t num_bytes, const To& to, const From& from);
 
-  const std::shared_ptr<gloo::rendezvous::Context> context_;
+  const std::shared_ptr<GlooMesh> mesh_;
+  const std::vector<int> ranks_;  // of the mesh
   const int rank_;
   const int world_;
   const int64_t chunk_bytes_;
-  std::vector<Line> lines_;
+  std::chrono::milliseconds timeout_;
   std::vector<std::byte> gathered_;  // [world, bytes of an operation]
   MessageHead head_;
   Status failure_;
 };
-
-GlooCommunicator::GlooCommunicator(std::shared_ptr<gloo::rendezvous::Context> context, const GlooGroupOptions& options)
-    : context_(std::move(context)),
-      rank_(options.rank),
-      world_(options.world_size),
-      chunk_bytes_(options.chunk_bytes),
-      lines_(world_) {
-  for (int peer = 0; peer < world_; ++peer) {
-    if (peer == rank_) continue;
-    auto& pair = context_->getPair(peer);
-    pair->setSync(true, options.busy_poll);
-    Line& line = lines_[peer];
-    line.out.resize(sizeof(MessageHead) + chunk_bytes_);
-    line.in.resize(line.out.size());
-    line.sender = pair->createSendBuffer(0, line.out.data(), line.out.size());
-    line.receiver = pair->createRecvBuffer(0, line.in.data(), line.in.size());
-  }
-}
 
 Status GlooCommunicator::begin(CommOp op, uint64_t num_bytes, int root) {
   if (!failure_) return failure_;
@@ -133,42 +82,33 @@ Status GlooCommunicator::check_peer(int peer) const {
   return make_error(ErrorCode::kInvalidArgument, "rank {} exchanges with rank {} of {}", rank_, peer, world_);
 }
 
-Status GlooCommunicator::fail(int peer, const char* doing, const std::string& why) {
-  failure_ = make_error(ErrorCode::kUnavailable, "rank {} in {} of {} bytes (operation {}): {} rank {}: {}", rank_,
-                        comm_op_name(static_cast<CommOp>(head_.op)), head_.num_bytes, head_.call, doing, peer, why);
+Status GlooCommunicator::fail(ErrorCode code, const std::string& why) {
+  failure_ = make_error(code, "rank {} in {} of {} bytes (operation {}): {}", mesh_->rank(),
+                        comm_op_name(static_cast<CommOp>(head_.op)), head_.num_bytes, head_.call, why);
+  mesh_->give_up(failure_.error().message);
   return failure_;
 }
 
+void GlooCommunicator::give_up(const std::string& why) {
+  if (failure_) failure_ = make_error(ErrorCode::kUnavailable, "{}", why);
+  mesh_->give_up(why);
+}
+
 Status GlooCommunicator::post(int peer, std::span<const std::byte> data) {
-  Line& line = lines_[peer];
-  std::memcpy(line.out.data(), &head_, sizeof head_);
-  if (!data.empty()) std::memcpy(line.out.data() + sizeof head_, data.data(), data.size());
-  try {
-    line.sender->send(0, sizeof head_ + data.size());
-    line.sender->waitSend();
-  } catch (const std::exception& e) {
-    return fail(peer, "cannot send to", e.what());
-  }
+  if (Status sent = mesh_->send(ranks_[peer], head_, data); !sent) return fail(sent.error().code, sent.error().message);
   return {};
 }
 
 Expected<std::span<const std::byte>> GlooCommunicator::take(int peer, int64_t num_bytes) {
-  Line& line = lines_[peer];
-  try {
-    line.receiver->waitRecv();
-  } catch (const std::exception& e) {
-    return forward_error(fail(peer, "nothing came from", e.what()));
-  }
   MessageHead theirs;
-  std::memcpy(&theirs, line.in.data(), sizeof theirs);
+  const auto chunk = mesh_->receive(ranks_[peer], &theirs, timeout_);
+  if (!chunk) return forward_error(fail(chunk.error().code, chunk.error().message));
   if (theirs.op != head_.op || theirs.root != head_.root || theirs.num_bytes != head_.num_bytes) {
-    failure_ = make_error(ErrorCode::kInternal,
-                          "the ranks disagree at operation {}: rank {} is in {} of {} bytes, rank {} in {} of {} bytes",
-                          head_.call, rank_, comm_op_name(static_cast<CommOp>(head_.op)), head_.num_bytes, peer,
-                          comm_op_name(static_cast<CommOp>(theirs.op)), theirs.num_bytes);
-    return forward_error(Status(failure_));
+    return forward_error(
+        fail(ErrorCode::kInternal, fmt::format("the ranks disagree: rank {} is in {} of {} bytes", ranks_[peer],
+                                               comm_op_name(static_cast<CommOp>(theirs.op)), theirs.num_bytes)));
   }
-  return std::span<const std::byte>(line.in.data() + sizeof theirs, num_bytes);
+  return std::span<const std::byte>(*chunk, num_bytes);
 }
 
 template <typename To, typename From>
@@ -210,9 +150,7 @@ Status GlooCommunicator::all_reduce(void* data, int64_t count, DType dtype) {
     inputs[rank_] = bytes;
     HADAL_RETURN_IF_ERROR(exchange(
         num_bytes, [&](int) { return bytes; }, [&](int peer) { return gathered_.data() + peer * num_bytes; }));
-    std::vector<std::byte> sum(num_bytes);
-    tree_sum(inputs, 0, count, dtype, sum.data());
-    if (num_bytes > 0) std::memcpy(bytes, sum.data(), num_bytes);
+    tree_sum(inputs, 0, count, dtype, bytes);
     return {};
   }
   // Equal shares, the last ones empty or short: each rank sums its own, then all send theirs to all.
@@ -337,23 +275,16 @@ Status GlooCommunicator::recv(std::span<std::byte> data, int from) {
 
 }  // namespace
 
+std::unique_ptr<Communicator> make_gloo_group(std::shared_ptr<GlooMesh> mesh, std::vector<int> ranks,
+                                              std::chrono::milliseconds timeout) {
+  return std::make_unique<GlooCommunicator>(std::move(mesh), std::move(ranks), timeout);
+}
+
 Expected<std::unique_ptr<Communicator>> join_gloo_group(KeyValueStore& store, const GlooGroupOptions& options) {
-  if (options.world_size < 1 || options.rank < 0 || options.rank >= options.world_size || options.chunk_bytes < 1) {
-    return make_error(ErrorCode::kInvalidArgument, "rank {} of {}, chunks of {} bytes", options.rank,
-                      options.world_size, options.chunk_bytes);
-  }
-  try {
-    gloo::transport::tcp::attr attributes(options.address.c_str());
-    std::shared_ptr<gloo::transport::Device> device = gloo::transport::tcp::CreateDevice(attributes);
-    auto context = std::make_shared<gloo::rendezvous::Context>(options.rank, options.world_size);
-    context->setTimeout(options.timeout);
-    StoreAdapter adapter(store, options.prefix, options.timeout);
-    context->connectFullMesh(adapter, device);
-    return std::make_unique<GlooCommunicator>(std::move(context), options);
-  } catch (const std::exception& e) {
-    return make_error(ErrorCode::kUnavailable, "rank {} of {} at {} cannot connect to the others: {}", options.rank,
-                      options.world_size, options.address, e.what());
-  }
+  HADAL_ASSIGN_OR_RETURN(std::shared_ptr<GlooMesh> mesh, GlooMesh::connect(store, options));
+  std::vector<int> ranks(options.world_size);
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return make_gloo_group(std::move(mesh), std::move(ranks), options.timeout);
 }
 
 }  // namespace hadal

@@ -21,10 +21,11 @@ namespace hadal {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
 
-constexpr int64_t kOneShotBytes = 32 << 10;    // up to here every rank sums everything: one wait instead of two
-constexpr std::chrono::milliseconds kNap{20};  // between looks at peers: bounds how late a death is seen
-constexpr int kSpins = 4000;                   // about 40 us, a few times the longest exchange of a decode step
+constexpr int64_t kOneShotBytes = 32 << 10;  // up to here every rank sums everything: one wait instead of two
+constexpr milliseconds kNap{20};             // between looks at peers: bounds how late a death is seen
+constexpr int kSpins = 4000;                 // about 40 us, a few times the longest exchange of a decode step
 
 constexpr int32_t kHasLeft = -1;  // RankBoard::pid of a rank that ended in order
 
@@ -51,7 +52,7 @@ std::string describe(uint32_t op, uint32_t root, uint64_t num_bytes) {
                      has_root ? fmt::format(" from/to rank {}", root) : "");
 }
 
-class LocalCommunicator final : public Communicator {
+class LocalCommunicator final : public LocalGroup {
  public:
   LocalCommunicator(std::unique_ptr<SharedSegment> segment, const LocalGroupOptions& options)
       : segment_(std::move(segment)),
@@ -59,7 +60,10 @@ class LocalCommunicator final : public Communicator {
         world_(options.sizes.world_size),
         slot_bytes_(options.sizes.slot_bytes),
         timeout_(options.timeout),
-        num_spins_(world_ <= static_cast<int>(std::thread::hardware_concurrency()) ? kSpins : kSpins / 40),
+        first_rank_(options.first_rank),
+        num_spins_(!options.spin                                                     ? 0
+                   : world_ <= static_cast<int>(std::thread::hardware_concurrency()) ? kSpins
+                                                                                     : kSpins / 40),
         slots_(world_) {}
   ~LocalCommunicator() override;
 
@@ -68,6 +72,8 @@ class LocalCommunicator final : public Communicator {
   int rank() const override { return rank_; }
   int world_size() const override { return world_; }
   void set_timeout(std::chrono::milliseconds timeout) override { timeout_ = timeout; }
+  void give_up(const std::string& why) override { (void)break_off({ErrorCode::kUnavailable, why}); }
+  void set_waits_elsewhere(bool waits) override { segment_->board(rank_).waits_elsewhere.store(waits ? 1 : 0); }
 
   Status barrier() override;
   Status all_reduce(void* data, int64_t count, DType dtype) override;
@@ -95,13 +101,15 @@ class LocalCommunicator final : public Communicator {
   template <typename Ready>
   Status wait_for(int peer, const Ready& ready);
   Status look_at(int peer, Clock::time_point since);
-  Status give_up(Error error);
+  Status break_off(Error error);
+  int shown(int rank) const { return first_rank_ + rank; }
 
   const std::unique_ptr<SharedSegment> segment_;
   const int rank_;
   const int world_;
   const int64_t slot_bytes_;
   std::chrono::milliseconds timeout_;
+  const int first_rank_;
   const int num_spins_;
   PeerWatch watch_;
   bool joined_ = false;
@@ -124,7 +132,7 @@ Status LocalCommunicator::join() {
   int32_t nobody = 0;
   if (!mine.pid.compare_exchange_strong(nobody, getpid())) {
     return make_error(ErrorCode::kInvalidArgument, "rank {} has joined already, as process {}: give every rank its own",
-                      rank_, nobody);
+                      shown(rank_), nobody);
   }
   joined_ = true;
   segment_->ring();
@@ -133,15 +141,16 @@ Status LocalCommunicator::join() {
   const auto all_here = [&] {
     missing.clear();
     for (int rank = 0; rank < world_; ++rank) {
-      if (segment_->board(rank).pid.load() == 0) missing.push_back(rank);
+      if (segment_->board(rank).pid.load() == 0) missing.push_back(shown(rank));
     }
     return missing.empty();
   };
   while (!all_here()) {
     if (Clock::now() >= deadline) {
-      return give_up({ErrorCode::kUnavailable,
-                      fmt::format("rank {} waited {} ms for rank(s) {} of {} to start on this machine: see their logs",
-                                  rank_, timeout_.count(), fmt::join(missing, ", "), world_)});
+      return break_off(
+          {ErrorCode::kUnavailable,
+           fmt::format("rank {} waited {} ms for rank(s) {} of {} to start on this machine: see their logs",
+                       shown(rank_), timeout_.count(), fmt::join(missing, ", "), world_)});
     }
     segment_->sleep_until(all_here, kNap);
   }
@@ -210,10 +219,10 @@ Status LocalCommunicator::check_same_call(int peer) {
       board.num_bytes[i] == call_.num_bytes) {
     return {};
   }
-  return give_up({ErrorCode::kInternal,
-                  fmt::format("the ranks disagree at operation {}: rank {} is in {}, rank {} in {}", num_calls_, rank_,
-                              describe(static_cast<uint32_t>(call_.op), call_.root, call_.num_bytes), peer,
-                              describe(board.op[i], board.root[i], board.num_bytes[i]))});
+  return break_off({ErrorCode::kInternal,
+                    fmt::format("the ranks disagree at operation {}: rank {} is in {}, rank {} in {}", num_calls_,
+                                shown(rank_), describe(static_cast<uint32_t>(call_.op), call_.root, call_.num_bytes),
+                                shown(peer), describe(board.op[i], board.root[i], board.num_bytes[i]))});
 }
 
 std::span<const void* const> LocalCommunicator::all_slots() {
@@ -239,32 +248,34 @@ Status LocalCommunicator::wait_for(int peer, const Ready& ready) {
 // Whether it is still worth waiting.
 Status LocalCommunicator::look_at(int peer, Clock::time_point since) {
   const std::string where =
-      fmt::format("rank {} in {} (operation {})", rank_,
+      fmt::format("rank {} in {} (operation {})", shown(rank_),
                   describe(static_cast<uint32_t>(call_.op), call_.root, call_.num_bytes), num_calls_);
-  if (const uint32_t broken = segment_->broken().load(); broken != 0) {
-    return give_up({ErrorCode::kUnavailable, fmt::format("{}: rank {} gave up", where, broken - 1)});
+  if (const auto broken = segment_->broken_by(); broken) {
+    return break_off(
+        {ErrorCode::kUnavailable, fmt::format("{}: rank {} gave up: {}", where, shown(broken->rank), broken->why)});
   }
   for (int other = 0; other < world_; ++other) {
     const int32_t pid = segment_->board(other).pid.load();
     if (pid == kHasLeft && other == peer) {
-      return give_up({ErrorCode::kUnavailable, fmt::format("{}: rank {} has left the group", where, other)});
+      return break_off({ErrorCode::kUnavailable, fmt::format("{}: rank {} has left the group", where, shown(other))});
     }
     if (pid != kHasLeft && watch_.has_ended(other)) {
-      return give_up({ErrorCode::kUnavailable, fmt::format("{}: rank {} (process {}) has died", where, other, pid)});
+      return break_off(
+          {ErrorCode::kUnavailable, fmt::format("{}: rank {} (process {}) has died", where, shown(other), pid)});
     }
   }
   const auto waited = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - since);
-  if (waited < timeout_) return {};
-  return give_up(
+  const bool is_elsewhere = segment_->board(peer).waits_elsewhere.load() != 0;
+  if (waited < timeout_ + (is_elsewhere ? kElsewhereGrace : milliseconds(0))) return {};
+  return break_off(
       {ErrorCode::kUnavailable, fmt::format("{}: waited {} ms for rank {} (process {}), which lives but does not come",
-                                            where, waited.count(), peer, segment_->board(peer).pid.load())});
+                                            where, waited.count(), shown(peer), segment_->board(peer).pid.load())});
 }
 
-Status LocalCommunicator::give_up(Error error) {
-  uint32_t whole = 0;
-  segment_->broken().compare_exchange_strong(whole, static_cast<uint32_t>(rank_) + 1);
+Status LocalCommunicator::break_off(Error error) {
+  segment_->break_off(rank_, error.message);
   segment_->ring();
-  failure_ = tl::unexpected(std::move(error));
+  if (failure_) failure_ = tl::unexpected(std::move(error));
   return failure_;
 }
 
@@ -432,9 +443,9 @@ Status LocalCommunicator::recv(std::span<std::byte> data, int from) {
     const uint32_t number = box.read.load(std::memory_order_relaxed);
     HADAL_RETURN_IF_ERROR(wait_for(from, [&] { return box.written.load(std::memory_order_acquire) != number; }));
     if (box.num_bytes[number % 2] != data.size()) {
-      return give_up(
-          {ErrorCode::kInternal, fmt::format("rank {} sends {} bytes, rank {} expects {} (operation {})", from,
-                                             box.num_bytes[number % 2], rank_, data.size(), num_calls_)});
+      return break_off(
+          {ErrorCode::kInternal, fmt::format("rank {} sends {} bytes, rank {} expects {} (operation {})", shown(from),
+                                             box.num_bytes[number % 2], shown(rank_), data.size(), num_calls_)});
     }
     const size_t length = std::min(piece_bytes, data.size() - at);
     if (length > 0) std::memcpy(data.data() + at, segment_->piece(from, rank_, number), length);
@@ -454,7 +465,7 @@ const char* comm_op_name(CommOp op) {
   return idx < std::size(kNames) ? kNames[idx] : "an unknown operation";
 }
 
-Expected<std::unique_ptr<Communicator>> join_local_group(int fd, const LocalGroupOptions& options) {
+Expected<std::unique_ptr<LocalGroup>> join_local_group(int fd, const LocalGroupOptions& options) {
   if (options.rank < 0 || options.rank >= options.sizes.world_size) {
     return make_error(ErrorCode::kInvalidArgument, "rank {} of {}", options.rank, options.sizes.world_size);
   }

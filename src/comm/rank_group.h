@@ -28,6 +28,9 @@ struct RankIdentity {
   std::string token;
 };
 
+// A token for a new group: 128 random bits, in hexadecimal.
+std::string make_rank_token();
+
 struct RankGroupOptions {
   std::chrono::milliseconds join_timeout{120'000};
   std::chrono::milliseconds data_timeout{30'000};     // of one operation between ranks that compute
@@ -41,8 +44,10 @@ struct RankGroups {
 };
 
 // Meets the other ranks through `store`: shared memory among the ranks of a node, TCP between nodes, both below one
-// communicator whose sums are those of one binary tree over all ranks. Errors: kUnavailable naming who did not come,
-// kInvalidArgument for an identity that contradicts itself, a loopback address between nodes.
+// communicator whose sums are those of one binary tree over all ranks. Ranks may be threads of one process. Nodes with
+// different numbers of ranks, or not a power of two of them, use TCP between all ranks: the same bits, slower. Errors:
+// kUnavailable naming who did not come, kInvalidArgument for an identity that contradicts itself, a loopback address
+// between nodes.
 Expected<RankGroups> join_rank_groups(KeyValueStore& store, const RankIdentity& identity,
                                       const RankGroupOptions& options = {});
 

@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <cstring>
@@ -14,7 +15,7 @@
 namespace hadal {
 namespace {
 
-constexpr uint64_t kMagic = 0x31676573'6c646168;  // "hadlseg1"
+constexpr uint64_t kMagic = 0x32676573'6c646168;  // "hadlseg2"
 constexpr size_t kPage = 4096;
 
 size_t rounded(size_t num_bytes) { return (num_bytes + kPage - 1) / kPage * kPage; }
@@ -24,7 +25,9 @@ size_t rounded(size_t num_bytes) { return (num_bytes + kPage - 1) / kPage * kPag
 struct SharedSegment::Head {
   uint64_t magic = 0;
   SegmentSizes sizes;
-  alignas(64) std::atomic<uint32_t> broken{0};
+  alignas(64) std::atomic<uint32_t> is_breaking{0};
+  std::atomic<uint32_t> broken{0};  // 1 + the rank that gave up; the text is written
+  char why[1024] = {};
   alignas(64) std::atomic<uint32_t> bell{0};
   std::atomic<uint32_t> num_sleepers{0};
 };
@@ -143,7 +146,18 @@ std::byte* SharedSegment::piece(int from, int to, uint32_t number) {
   return base_ + layout.pieces + (2 * idx + number % 2) * layout.piece_stride;
 }
 
-std::atomic<uint32_t>& SharedSegment::broken() { return head().broken; }
+std::optional<SharedSegment::Break> SharedSegment::broken_by() const {
+  const uint32_t broken = head().broken.load(std::memory_order_acquire);
+  if (broken == 0) return std::nullopt;
+  return Break{static_cast<int>(broken) - 1, std::string(head().why, strnlen(head().why, sizeof head().why))};
+}
+
+void SharedSegment::break_off(int rank, std::string_view why) {
+  Head& h = head();
+  if (h.is_breaking.exchange(1) != 0) return;
+  std::memcpy(h.why, why.data(), std::min(why.size(), sizeof h.why));
+  h.broken.store(static_cast<uint32_t>(rank) + 1, std::memory_order_release);
+}
 
 uint32_t SharedSegment::lie_down() {
   head().num_sleepers.fetch_add(1, std::memory_order_seq_cst);

@@ -7,7 +7,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <vector>
+#include <optional>
+#include <string>
+#include <string_view>
 
 #include "base/status.h"
 
@@ -17,6 +19,7 @@ namespace hadal {
 struct alignas(64) RankBoard {
   std::atomic<uint32_t> arrived{0};  // rounds this rank has published; a round's data is readable when arrived >= it
   std::atomic<int32_t> pid{0};       // 0: not joined yet
+  std::atomic<uint32_t> waits_elsewhere{0};
   // Of the round with the same parity as the index.
   uint32_t op[2] = {};
   uint32_t root[2] = {};
@@ -53,8 +56,13 @@ class SharedSegment {
   Mailbox& mailbox(int from, int to);
   std::byte* piece(int from, int to, uint32_t number);
 
-  // 0: whole; else 1 + the rank that gave up first.
-  std::atomic<uint32_t>& broken();
+  // The first rank that gave up, if one has.
+  struct Break {
+    int rank;
+    std::string why;
+  };
+  std::optional<Break> broken_by() const;
+  void break_off(int rank, std::string_view why);  // the first call counts
 
   // Returns when ready() or after about `limit`. ready() may read what other ranks publish before they ring().
   template <typename Ready>

@@ -23,8 +23,13 @@ class ThreadedEngine final : public Engine {
   ThreadedEngine(std::unique_ptr<ForwardModel> model, const EngineOptions& options, StepObserver observer)
       : options_(options),
         vocab_size_(model->vocab_size()),
-        core_(std::move(model), options, std::move(observer), [this](const std::string& id) { forget_id(id); }) {
+        core_(std::move(model), options, std::move(observer), [this](const std::string& id) { forget_id(id); }),
+        model_(core_.model()) {
     stats_ = core_.stats();
+    model_.on_trouble([this] {
+      const std::lock_guard lock(mutex_);
+      wake_.notify_one();
+    });
     thread_ = std::thread([this] { loop(); });
   }
   ~ThreadedEngine() override { stop(); }
@@ -33,6 +38,7 @@ class ThreadedEngine final : public Engine {
   void abort(const std::string& request_id) override;
   EngineStats stats() const override;
   bool healthy() const override;
+  std::string trouble() const override { return model_.trouble(); }
   void reset_prefix_cache() override;
   void stop() override;
 
@@ -52,9 +58,12 @@ class ThreadedEngine final : public Engine {
 
   void loop();
   bool take_inbox(Inbox& inbox);
+  bool needs_ranks() const { return !failed_ && core_.lost_ranks(); }
   void serve(Inbox& inbox);
   void add(Arrival& arrival) { core_.add(std::move(arrival.request), std::move(arrival.sink), arrival.submitted); }
+  void recover();
   void give_up_after_failures();
+  void give_up(const std::string& why);
   void forget_id(const std::string& request_id);
 
   const EngineOptions options_;
@@ -70,7 +79,8 @@ class ThreadedEngine final : public Engine {
   bool failed_ = false;
 
   std::mutex join_mutex_;
-  EngineCore core_;  // engine thread only, once it runs
+  EngineCore core_;      // engine thread only, once it runs
+  ForwardModel& model_;  // of core_, for its thread-safe functions
   std::thread thread_;
 };
 
@@ -108,6 +118,7 @@ EngineStats ThreadedEngine::stats() const {
 }
 
 bool ThreadedEngine::healthy() const {
+  if (!model_.trouble().empty()) return false;
   const std::lock_guard lock(mutex_);
   return !stopping_ && !failed_;
 }
@@ -124,8 +135,10 @@ void ThreadedEngine::stop() {
     stopping_ = true;
     wake_.notify_one();
   }
+  model_.stop_restoring();
   const std::lock_guard lock(join_mutex_);
   if (thread_.joinable()) thread_.join();
+  model_.on_trouble({});
 }
 
 void ThreadedEngine::loop() {
@@ -149,7 +162,7 @@ bool ThreadedEngine::take_inbox(Inbox& inbox) {
   inbox.aborts.clear();
   inbox.drop_cache = false;
   std::unique_lock lock(mutex_);
-  wake_.wait(lock, [this] { return stopping_ || !inbox_.empty() || core_.has_work(); });
+  wake_.wait(lock, [this] { return stopping_ || !inbox_.empty() || core_.has_work() || needs_ranks(); });
   std::swap(inbox, inbox_);
   return !stopping_;
 }
@@ -158,15 +171,24 @@ void ThreadedEngine::serve(Inbox& inbox) {
   for (Arrival& arrival : inbox.arrivals) add(arrival);
   for (const std::string& id : inbox.aborts) core_.abort(id);
   if (inbox.drop_cache) core_.drop_unused_cached();
-  core_.step();
+  if (!core_.lost_ranks()) core_.step();
+  if (core_.lost_ranks()) recover();
   give_up_after_failures();
+}
+
+void ThreadedEngine::recover() {
+  if (const Status recovered = core_.recover(); !recovered) give_up(recovered.error().message);
 }
 
 void ThreadedEngine::give_up_after_failures() {
   if (core_.num_consecutive_failures() < kMaxConsecutiveFailures) return;
+  give_up(fmt::format("{} steps failed in a row", kMaxConsecutiveFailures));
+}
+
+void ThreadedEngine::give_up(const std::string& why) {
   {
     const std::lock_guard lock(mutex_);
-    if (!failed_) log_error("{} steps failed in a row: the engine serves no more", kMaxConsecutiveFailures);
+    if (!failed_ && !stopping_) log_error("{}: the engine serves no more", why);
     failed_ = true;
   }
   core_.fail_all("the engine failed and serves no more");

@@ -76,8 +76,11 @@ class Engine {
   virtual void abort(const std::string& request_id) = 0;
 
   virtual EngineStats stats() const = 0;
-  // False once the engine cannot serve any more (a step failed beyond repair) or is stopping.
+  // False once the engine cannot serve any more (a step failed beyond repair) or is stopping, and while ranks are lost.
   virtual bool healthy() const = 0;
+  // Why it is not, where it will be again by itself: "rank 1 (node 0) ended: signal 9 (Killed); restart 1 of 3".
+  // Requests wait meanwhile. Else empty.
+  virtual std::string trouble() const { return {}; }
   // Drops all cached prefixes that no running request uses.
   virtual void reset_prefix_cache() = 0;
 

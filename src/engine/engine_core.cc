@@ -85,7 +85,7 @@ void EngineCore::step() {
   record.num_prefill_tokens = batch_.num_prefill_tokens;
   record.num_sequences = static_cast<int64_t>(batch_.members.size());
   if (!batch_.empty()) settle(batch_, run());
-  if (open_.is_open()) advance_open(clock_() - begin_s, record);
+  if (open_.is_open() && !lost_ranks_) advance_open(clock_() - begin_s, record);
   ++counters_.num_steps;
   check_state();
   if (!observer_) return;
@@ -159,6 +159,10 @@ void EngineCore::advance_open(double decode_s, StepRecord& record) {
 }
 
 void EngineCore::settle(const StepBatch& batch, const Status& ran) {
+  if (!ran && ran.error().code == ErrorCode::kUnavailable) {
+    lost_ranks_ = true;
+    return log_error("a step failed: {}", ran.error().message);
+  }
   if (!ran) {
     // Only rows of this plan are undefined, and those lie in blocks that are neither shared nor published.
     ++num_consecutive_failures_;
@@ -174,6 +178,22 @@ void EngineCore::settle(const StepBatch& batch, const Status& ran) {
       finish(batch.members[i], FinishReason::kError, ran.error().message);
     }
   }
+}
+
+Status EngineCore::recover() {
+  const std::string why = fmt::format("a rank was lost while this request ran: {}", model_->trouble());
+  open_.drop();
+  std::vector<Sequence*> started;
+  for (const auto& [id, sequence] : sequences_) {
+    if (sequence->num_generated_tokens() > 0) started.push_back(sequence.get());
+  }
+  for (Sequence* sequence : started) finish(sequence, FinishReason::kError, why);
+  while (!queues_.running.empty()) planner_.preempt(queues_.running.back());
+  blocks_.drop_unused_cached();
+  check_state();
+  HADAL_RETURN_IF_ERROR(model_->restore());
+  lost_ranks_ = false;
+  return {};
 }
 
 void EngineCore::commit(Sequence* sequence, const PlannedSequence& planned) {

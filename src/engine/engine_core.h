@@ -43,9 +43,14 @@ class EngineCore {
   void fail_all(const std::string& error);
 
   bool has_work() const { return !sequences_.empty(); }
-  // plan -> reserve -> run -> sample -> commit. A failed run fails the requests of its plan. With a slice of the open
-  // prefill step, where there is one, behind the commit of the decodes.
+  // plan -> reserve -> run -> sample -> commit. A failed run fails the requests of its plan, unless ranks were lost.
+  // With a slice of the open prefill step, where there is one, behind the commit of the decodes.
   void step();
+  // Ranks were lost, in a step or between two: no step may run before recover().
+  bool lost_ranks() const { return lost_ranks_ || !model_->trouble().empty(); }
+  // Requests that have sent tokens end with kError, the others wait again in their old order; nothing stays cached.
+  // Then brings the ranks together, which may take as long as loading. Errors: as ForwardModel::restore().
+  Status recover();
   // Failed runs without a good one between.
   int64_t num_consecutive_failures() const { return num_consecutive_failures_; }
 
@@ -97,6 +102,7 @@ class EngineCore {
   RequestOutput output_;  // reused while sinks leave its storage alone
   uint64_t num_added_ = 0;
   int64_t num_consecutive_failures_ = 0;
+  bool lost_ranks_ = false;
   double sampling_s_ = 0;  // in this step
   EngineStats counters_;
 };

@@ -253,5 +253,30 @@ TEST(Engine, ResetForgetsUnusedPrefixes) {
   EXPECT_EQ(stats.prefix_cache_hits, 40u);
 }
 
+TEST(Engine, RecoversFromALostRank) {
+  Running running = start(small_options());
+  const Request request = make_request("a", make_prompt(20, 1), 8);
+  running.state->lost = true;
+  EXPECT_FALSE(running.engine->healthy());
+  EXPECT_THAT(running.engine->trouble(), HasSubstr("rank 1"));
+  Waiter waiter;
+  ASSERT_TRUE(running.engine->submit(request, waiter.sink())) << "requests may wait meanwhile";
+  EXPECT_TRUE(same_outputs(waiter.wait().tokens, oracle_answer(request, small_options()).tokens));
+  EXPECT_TRUE(running.engine->healthy());
+  EXPECT_EQ(running.engine->trouble(), "");
+  EXPECT_EQ(running.state->num_restored, 1);
+}
+
+TEST(Engine, ServesNoMoreWhenARankDoesNotComeBack) {
+  Running running = start(small_options());
+  running.state->restore_fails = true;
+  running.state->lost = true;
+  Waiter waiter;
+  ASSERT_TRUE(running.engine->submit(make_request("a", make_prompt(20, 1), 8), waiter.sink()));
+  EXPECT_EQ(waiter.wait().finish_reason, FinishReason::kError);
+  EXPECT_FALSE(running.engine->healthy());
+  EXPECT_EQ(running.engine->submit(make_request("b", make_prompt(20, 1), 8), {}).error().code, ErrorCode::kUnavailable);
+}
+
 }  // namespace
 }  // namespace hadal

@@ -29,7 +29,7 @@ namespace hadal {
 struct ActScales {
   const float* scales = nullptr;  // f32 [rows, ld]; null: x is not quantised
   int64_t ld = 0;                 // 0: one scale for all rows
-  bool per_block = false;         // [rows, ceil(cols / 128)]
+  bool per_block = false;         // [rows, ceil(cols / 128)], from column 0 of x on, whatever w.col_offset
 
   const float* row(int64_t row) const { return scales + row * ld; }
 };
@@ -71,14 +71,16 @@ struct DownSource {
   int64_t num_tokens = 0;
   const int32_t* y_rows = nullptr;  // [num_tokens] output row; null: row i
   const float* weights = nullptr;   // [num_tokens]; null: 1
+  int64_t leaf = -1;                // >= 0: added to this leaf whole, all its columns
 };
 
 // Row-parallel linears (o_proj; dense down_proj; all experts' down_proj and the shared one together). K is cut into
-// num_leaves equal leaves. Inside leaf j the sources are added in the given order, acc_j += weight * partial_j (f32);
-// then the leaves are joined pairwise as a binary tree. Overwrites y.
+// num_leaves equal leaves, except that a source may belong to one leaf as a whole. Inside leaf j the sources are added
+// in the given order, acc_j += weight * partial_j (f32); then the leaves are joined pairwise as a binary tree.
+// Overwrites y.
 struct DownArgs {
-  std::span<const DownSource> sources;  // experts ascending, then the shared expert; all w.rows equal
-  int64_t num_leaves = 1;               // power of two that divides every source's w.cols
+  std::span<const DownSource> sources;  // experts ascending, then the shared expert; all w.rows equal, row_offset 0
+  int64_t num_leaves = 1;               // power of two that divides the w.cols of every source that is cut
   int64_t num_tokens = 0;
   float* y = nullptr;  // f32 [num_tokens, rows], rows ldy elements apart
   int64_t ldy = 0;

@@ -94,15 +94,30 @@ void pack_panel_transposed(const Element* src, int64_t ld, int64_t rows, int64_t
   }
 }
 
+// Any lane of the first row and any column of the first pair: element by element.
+template <typename Pair, typename Element>
+void pack_panel_at(const Element* src, int64_t ld, int64_t rows, int64_t cols, int64_t lane, int64_t lead, Pair* dst) {
+  auto* out = reinterpret_cast<Element*>(dst);
+  std::memset(out, 0, static_cast<size_t>((lead + cols + 1) / 2 * kPanelRows) * sizeof(Pair));
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t k = 0; k < cols; ++k) {
+      out[((lead + k) / 2 * kPanelRows + lane + r) * 2 + (lead + k) % 2] = src[r * ld + k];
+    }
+  }
+}
+
 template <typename Pair, typename Element>
 void pack_range(const PackedMatrix& w, const void* src, int64_t ld, bool transposed, std::byte* dst,
                 int64_t panel_begin, int64_t panel_end) {
   const auto* elements = static_cast<const Element*>(src);
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
     auto* out = reinterpret_cast<Pair*>(dst + panel * w.panel_bytes());
-    const int64_t row0 = panel * kPanelRows;
-    const int64_t rows = std::min(kPanelRows, w.rows - row0);
-    if (transposed) {
+    const int64_t lane = panel == 0 ? w.row_offset : 0, row0 = panel * kPanelRows + lane - w.row_offset;
+    const int64_t rows = std::min(kPanelRows - lane, w.rows - row0);
+    if (lane != 0 || w.col_offset % 2 != 0) {
+      HADAL_CHECK(!transposed, "a part of a matrix, transposed");
+      pack_panel_at<Pair>(elements + row0 * ld, ld, rows, w.cols, lane, w.col_offset % 2, out);
+    } else if (transposed) {
       pack_panel_transposed<Pair>(elements + row0, ld, rows, w.cols, out);
     } else {
       pack_panel<Pair>(elements + row0 * ld, ld, rows, w.cols, out);
@@ -139,14 +154,29 @@ void pack_panels_transposed(const PackedMatrix& w, const void* src, int64_t ld, 
 }
 
 void pack_scales(const PackedMatrix& w, const float* src, float* dst) {
+  pack_scales(w, src, w.num_scale_cols(), 0, dst);
+}
+
+void pack_scales(const PackedMatrix& w, const float* src, int64_t ld, int64_t first_row, float* dst) {
   const int64_t scale_cols = w.num_scale_cols();
   for (int64_t panel = 0; panel < w.num_panels(); ++panel) {
-    const float* row = src + panel * kPanelRows / kScaleBlock * scale_cols;
+    const float* row = src + (first_row - w.row_offset + panel * kPanelRows) / kScaleBlock * ld;
     std::copy(row, row + scale_cols, dst + panel * scale_cols);
   }
 }
 
+int64_t row_offset_of_part(int64_t first_row, int64_t num_rows) {
+  const int64_t end = first_row + num_rows;
+  for (int64_t row = first_row; row < end; row += kPanelRows) {
+    const int64_t last = std::min(row + kPanelRows, end) - 1;
+    if (row / kScaleBlock != last / kScaleBlock) return first_row % kPanelRows;
+  }
+  return 0;
+}
+
 float packed_element(const PackedMatrix& w, int64_t row, int64_t col) {
+  row += w.row_offset;
+  col += w.col_offset % 2;
   const std::byte* panel = w.panels + row / kPanelRows * w.panel_bytes();
   const int64_t index = (col / 2 * kPanelRows + row % kPanelRows) * 2 + col % 2;
   switch (w.dtype) {

@@ -259,18 +259,18 @@ void run_attention_input(const StepContext& step, const LayerWeights& layer, con
   make_queries(step, layer);
 }
 
-void run_attention_layer(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv, int64_t layer_idx) {
+Status run_attention_layer(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv,
+                           int64_t layer_idx) {
   run_attention_input(step, layer, kv);
   attend_expanded(step, layer, kv);
   attend_absorbed(step, layer, kv, layer_idx, 0, static_cast<int64_t>(step.plan.absorbed_rows.size()));
-  run_attention_output(step, layer, kv, layer_idx);
+  return run_attention_output(step, layer, kv, layer_idx);
 }
 
-void run_attention_output(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv,
-                          int64_t layer_idx) {
+Status run_attention_output(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv,
+                            int64_t layer_idx) {
   if (step.ranges != nullptr) step.ranges->observe_attention(step, layer, kv, layer_idx);
 
-  const int64_t heads = step.config.num_attention_heads;
   const QuantInput h =
       quantise_in_place(step, layer.quant->o.input, step.ws.attention_out, layer.o.cols, step.ws.row_scales);
   const DownSource source = {.w = &layer.o,
@@ -279,7 +279,7 @@ void run_attention_output(const StepContext& step, const LayerWeights& layer, co
                              .h_scales = h.scales,
                              .num_tokens = step.num_tokens,
                              .y_rows = step.plan.row_of_order.data()};
-  run_down(step, StepPhase::kDense, {&source, 1}, num_leaves_for({heads}));
+  return run_down(step, StepPhase::kDense, {&source, 1}, step.layout.attention_leaves);
 }
 
 }  // namespace hadal

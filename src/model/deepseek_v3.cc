@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "comm/communicator.h"
 #include "model/layers.h"
 #include "tensor/bf16.h"
 #include "tensor/fp8.h"
@@ -38,8 +39,10 @@ int64_t kv_bytes_per_token(const ModelConfig& config, DType kv_dtype) {
 
 DeepseekV3Model::DeepseekV3Model(ModelConfig config, ModelWeights weights, const KernelTable& kernels, DType kv_dtype,
                                  std::unique_ptr<ThreadPool> pool, NodeShares shares, ForwardObserver observer,
-                                 RangeObserver* ranges)
-    : config_(std::move(config)),
+                                 RangeObserver* ranges, const RankSlice& slice)
+    : whole_config_(std::move(config)),
+      layout_(rank_layout(whole_config_, slice)),
+      config_(rank_config(whole_config_, slice)),
       weights_(std::move(weights)),
       kernels_(kernels),
       kv_dtype_(kv_dtype),
@@ -85,12 +88,13 @@ WorkspaceLimits DeepseekV3Model::limits_for(int64_t max_tokens) const {
           .max_positions = std::min(num_blocks_ * block_size_, config_.max_position_embeddings),
           .num_threads = pool_->num_threads(),
           .kv_dtype = kv_dtype_,
-          .quantises_inputs = !weights_.numerics.layers.empty()};
+          .quantises_inputs = !weights_.numerics.layers.empty(),
+          .slice = layout_.slice};
 }
 
 Expected<DeepseekV3Model::StepState> DeepseekV3Model::make_state(const WorkspaceLimits& limits) const {
   StepState state;
-  HADAL_ASSIGN_OR_RETURN(state.ws, make_workspace(config_, kernels_, limits, runner_.shares()));
+  HADAL_ASSIGN_OR_RETURN(state.ws, make_workspace(whole_config_, kernels_, limits, runner_.shares()));
   const auto tokens = static_cast<size_t>(limits.max_tokens);
   state.plan.positions.reserve(tokens);
   state.plan.block_tables.reserve(tokens);
@@ -208,10 +212,23 @@ void DeepseekV3Model::embed(const StepInput& input, StepState& state) {
   });
 }
 
-void DeepseekV3Model::compute_logits(const StepContext& step, std::span<const int32_t> rows, float* logits) {
-  if (rows.empty()) return;
+void DeepseekV3Model::set_communicator(Communicator* communicator) {
+  HADAL_CHECK(communicator == nullptr || (communicator->rank() == layout_.slice.rank &&
+                                          communicator->world_size() == layout_.slice.world_size),
+              "a communicator of another group");
+  communicator_ = communicator;
+  equal_workers_.reset();
+}
+
+Status DeepseekV3Model::check_ranks() const {
+  if (layout_.slice.world_size == 1 || communicator_ != nullptr) return {};
+  return make_error(ErrorCode::kUnavailable, "rank {} of {} is not connected to the others", layout_.slice.rank,
+                    layout_.slice.world_size);
+}
+
+// ws.normed is free by now: rows are gathered as they are normalised.
+void DeepseekV3Model::normalise_rows(const StepContext& step, std::span<const int32_t> rows) {
   const int64_t hidden = config_.hidden_size;
-  // ws.normed is free by now: rows are gathered as they are normalised.
   runner_.for_each(StepPhase::kHead, static_cast<int64_t>(rows.size()), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       kernels_.rms_norm({.x = step.ws.x + rows[static_cast<size_t>(i)] * hidden,
@@ -221,14 +238,47 @@ void DeepseekV3Model::compute_logits(const StepContext& step, std::span<const in
                          .out = step.ws.normed.at(i)});
     }
   });
+}
+
+// Of this rank's share of the vocabulary, for rows of ws.normed.
+void DeepseekV3Model::compute_logits(const StepContext& step, const IndexRange& rows, float* logits, int64_t ldy) {
   const LinearArgs head = {.w = &weights_.lm_head,
-                           .x = step.ws.normed.base,
+                           .x = step.ws.normed.at(rows.begin),
                            .ldx = step.ws.normed.stride,
-                           .num_tokens = static_cast<int64_t>(rows.size()),
+                           .num_tokens = rows.size(),
                            .y = logits,
-                           .ldy = config_.vocab_size,
+                           .ldy = ldy,
                            .round_to_bf16 = weights_.numerics.bf16_results};
   run_linears(step, StepPhase::kHead, {&head, 1});
+}
+
+// Each rank's share to rank 0. rows: at most kHeadBatchRows.
+Status DeepseekV3Model::gather_logits(const StepContext& step, const IndexRange& rows, float* logits) {
+  const RankSlice& slice = layout_.slice;
+  const auto bytes_of = [&](const IndexRange& share) {
+    return std::as_writable_bytes(std::span(step.ws.head_logits, static_cast<size_t>(rows.size() * share.size())));
+  };
+  if (slice.rank > 0) {
+    if (layout_.vocab.size() == 0) return {};
+    compute_logits(step, rows, step.ws.head_logits, layout_.vocab.size());
+    const auto mine = bytes_of(layout_.vocab);
+    return communicate(step, static_cast<int64_t>(mine.size()),
+                       [&](Communicator& ranks) { return ranks.send(mine, 0); });
+  }
+  const int64_t vocab = config_.vocab_size;
+  compute_logits(step, rows, logits + rows.begin * vocab, vocab);
+  for (int rank = 1; rank < slice.world_size; ++rank) {
+    const IndexRange share = vocab_share(whole_config_, slice.world_size, rank);
+    if (share.size() == 0) break;
+    const auto theirs = bytes_of(share);
+    HADAL_RETURN_IF_ERROR(communicate(step, static_cast<int64_t>(theirs.size()),
+                                      [&](Communicator& ranks) { return ranks.recv(theirs, rank); }));
+    for (int64_t row = 0; row < rows.size(); ++row) {
+      std::copy_n(step.ws.head_logits + row * share.size(), share.size(),
+                  logits + (rows.begin + row) * vocab + share.begin);
+    }
+  }
+  return {};
 }
 
 void DeepseekV3Model::observe_residual(const StepContext& step, int64_t layer) const {
@@ -237,6 +287,7 @@ void DeepseekV3Model::observe_residual(const StepContext& step, int64_t layer) c
 
 Status DeepseekV3Model::begin_step(const StepInput& input, StepState& state) {
   HADAL_RETURN_IF_ERROR(check_input(input, state.max_tokens));
+  HADAL_RETURN_IF_ERROR(check_ranks());
   if (const auto caller = std::this_thread::get_id(); caller != worker_0_) {
     runner_.shares().bind_current_thread(runner_.shares().node_of_worker[0]);
     worker_0_ = caller;
@@ -256,22 +307,34 @@ StepContext DeepseekV3Model::context_of(StepState& state, const StepInput& input
           .numerics = weights_.numerics,
           .observer = observer_,
           .num_tokens = static_cast<int64_t>(input.token_ids.size()),
-          .ranges = ranges_};
+          .ranges = ranges_,
+          .layout = layout_,
+          .communicator = communicator_};
 }
 
-void DeepseekV3Model::run_layer(const StepContext& step, int64_t layer_idx) {
+Status DeepseekV3Model::run_layer(const StepContext& step, int64_t layer_idx) {
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(layer_idx)];
   add_and_normalise(step, layer.input_norm, layer_idx > 0);
   if (layer_idx > 0) observe_residual(step, layer_idx - 1);
-  run_attention_layer(step, layer, kv_layers_[static_cast<size_t>(layer_idx)], layer_idx);
+  HADAL_RETURN_IF_ERROR(run_attention_layer(step, layer, kv_layers_[static_cast<size_t>(layer_idx)], layer_idx));
   add_and_normalise(step, layer.post_attention_norm, true);
-  run_mlp_layer(step, layer, layer_idx);
+  return run_mlp_layer(step, layer, layer_idx);
 }
 
-void DeepseekV3Model::run_head(const StepContext& step, std::span<const int32_t> logit_rows, float* logits) {
+Status DeepseekV3Model::run_head(const StepContext& step, std::span<const int32_t> logit_rows, float* logits) {
   add_and_normalise(step, weights_.final_norm, true);
   observe_residual(step, config_.num_hidden_layers - 1);
-  compute_logits(step, logit_rows, logits);
+  const auto num_rows = static_cast<int64_t>(logit_rows.size());
+  if (num_rows == 0) return {};
+  normalise_rows(step, logit_rows);
+  if (layout_.slice.world_size == 1) {
+    compute_logits(step, {0, num_rows}, logits, config_.vocab_size);
+    return {};
+  }
+  for (int64_t row = 0; row < num_rows; row += kHeadBatchRows) {
+    HADAL_RETURN_IF_ERROR(gather_logits(step, {row, std::min(row + kHeadBatchRows, num_rows)}, logits));
+  }
+  return {};
 }
 
 Status DeepseekV3Model::forward(const StepInput& input, float* logits) {
@@ -282,8 +345,8 @@ Status DeepseekV3Model::forward(const StepInput& input, float* logits) {
     return make_error(ErrorCode::kInvalidArgument, "tokens in the expanded form while a step is open");
   }
   const StepContext step = context_of(state, input);
-  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) run_layer(step, i);
-  run_head(step, input.logit_rows, logits);
+  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) HADAL_RETURN_IF_ERROR(run_layer(step, i));
+  HADAL_RETURN_IF_ERROR(run_head(step, input.logit_rows, logits));
   StepProfile& profile = runner_.profile();
   profile.wall_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   ++profile.num_steps;

@@ -1,6 +1,6 @@
-// The forward pass of a DeepseekV3ForCausalLM model on one machine's CPUs: MLA (expanded and absorbed), dense and MoE
-// layers, paged latent cache. Mathematics: DeepSeek-V3 report sections 2.1 and 2.2 (without MTP).
-// Residual stream F32; inputs of linears in the kernel table's act dtype.
+// The forward pass of a DeepseekV3ForCausalLM model, or of one rank's part of it, on one machine's CPUs: MLA (expanded
+// and absorbed), dense and MoE layers, paged latent cache. Mathematics: DeepSeek-V3 report sections 2.1 and 2.2
+// (without MTP). Residual stream F32; inputs of linears in the kernel table's act dtype.
 #pragma once
 
 #include <memory>
@@ -21,11 +21,11 @@ namespace hadal {
 
 class DeepseekV3Model final : public ForwardModel {
  public:
-  // `weights` as load_weights() fills them for kernels.act_dtype. kv_dtype: of the latent cache, kernels.act_dtype or
-  // kF8E4M3.
+  // `weights` as load_weights() fills them for kernels.act_dtype and `slice`. config: of the whole model. kv_dtype: of
+  // the latent cache, kernels.act_dtype or kF8E4M3.
   DeepseekV3Model(ModelConfig config, ModelWeights weights, const KernelTable& kernels, DType kv_dtype,
                   std::unique_ptr<ThreadPool> pool, NodeShares shares, ForwardObserver observer,
-                  RangeObserver* ranges = nullptr);
+                  RangeObserver* ranges = nullptr, const RankSlice& slice = {});
 
   int64_t vocab_size() const override { return config_.vocab_size; }
   int64_t max_position_embeddings() const override { return config_.max_position_embeddings; }
@@ -39,6 +39,7 @@ class DeepseekV3Model final : public ForwardModel {
   StepPiece piece(int64_t idx) const override { return open_->map.piece(idx); }
   Status run_pieces(int64_t count, float* logits) override;
   void drop_step() override { open_.reset(); }
+  void set_communicator(Communicator* communicator) override;
   const StepProfile& profile() const override { return runner_.profile(); }
   void fill_kv(uint64_t seed) override;
 
@@ -58,19 +59,27 @@ class DeepseekV3Model final : public ForwardModel {
 
   Expected<StepState> make_state(const WorkspaceLimits& limits) const;
   WorkspaceLimits limits_for(int64_t max_tokens) const;
+  // Whether a step can run with the other ranks.
+  Status check_ranks() const;
   Status check_input(const StepInput& input, int64_t max_tokens) const;
   // Checks, plans and embeds: what precedes the first layer.
   Status begin_step(const StepInput& input, StepState& state);
   StepContext context_of(StepState& state, const StepInput& input);
   void plan_attention(const StepInput& input, AttentionPlan& plan) const;
   void embed(const StepInput& input, StepState& state);
-  void run_layer(const StepContext& step, int64_t layer_idx);
-  void run_range(const StepContext& step, const PieceRange& range, float* logits);
-  void run_head(const StepContext& step, std::span<const int32_t> logit_rows, float* logits);
-  void compute_logits(const StepContext& step, std::span<const int32_t> rows, float* logits);
+  Status run_layer(const StepContext& step, int64_t layer_idx);
+  Expected<ExpandedUnits> agreed_units(const StepContext& step);
+  Status run_open_pieces(int64_t count, float* logits);
+  Status run_range(const StepContext& step, const PieceRange& range, float* logits);
+  Status run_head(const StepContext& step, std::span<const int32_t> logit_rows, float* logits);
+  void normalise_rows(const StepContext& step, std::span<const int32_t> rows);
+  void compute_logits(const StepContext& step, const IndexRange& rows, float* logits, int64_t ldy);
+  Status gather_logits(const StepContext& step, const IndexRange& rows, float* logits);
   void observe_residual(const StepContext& step, int64_t layer) const;
 
-  const ModelConfig config_;
+  const ModelConfig whole_config_;
+  const RankLayout layout_;
+  const ModelConfig config_;  // of this rank
   const ModelWeights weights_;
   const KernelTable& kernels_;
   const DType kv_dtype_;
@@ -79,6 +88,9 @@ class DeepseekV3Model final : public ForwardModel {
   const ForwardObserver observer_;
   RangeObserver* const ranges_;  // null unless calibrating
   const RopeParameters rope_;
+
+  Communicator* communicator_ = nullptr;
+  std::optional<bool> equal_workers_;  // whether all ranks cut a step alike; unknown until the first open_step()
 
   // Set by allocate_kv().
   int64_t num_blocks_ = 0, block_size_ = 0;

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <string>
 
 #include "base/status.h"
 #include "model/step_profile.h"
@@ -54,6 +56,7 @@ class ForwardModel {
   virtual Status allocate_kv(int64_t num_blocks, int64_t block_size, int64_t max_tokens_per_step) = 0;
 
   // Runs one step: writes the rows' keys to the cache and logits f32 [logit_rows.size(), vocab_size()].
+  // Of several ranks only rank 0 gets logits; the others may give null.
   // A token's bits depend on its sequence's tokens and its position alone, not on what else is in the step.
   // Errors: kInternal, kUnavailable (a rank was lost); the cache rows of this step are then undefined.
   virtual Status forward(const StepInput& input, float* logits) = 0;
@@ -83,6 +86,13 @@ class ForwardModel {
   // After a step failed with kUnavailable, since a rank was lost: brings all ranks together again, which may take as
   // long as loading. Then steps can run; rows of the cache are undefined. Errors: kUnavailable: for good.
   virtual Status restore();
+  // Why steps cannot run until restore() is done: "rank 1 (node 0) ended: signal 9 (Killed)". Empty: they can.
+  // Thread-safe.
+  virtual std::string trouble() const { return {}; }
+  // `wake` is called, from any thread, when trouble begins. Between steps only; empty: nobody is called any more.
+  virtual void on_trouble([[maybe_unused]] std::function<void()> wake) {}
+  // From any thread: a restore() that runs, or comes, fails soon.
+  virtual void stop_restoring() {}
 
   // Sums over all steps so far; one that ran in pieces counts when it is finished.
   virtual const StepProfile& profile() const = 0;

@@ -90,12 +90,13 @@ ModelInspection inspect_model(const std::filesystem::path& dir, const KernelTabl
 }
 
 Expected<uint64_t> weight_memory_bytes(const std::filesystem::path& dir, const KernelTable& kernels,
-                                       const NumericsPlan& numerics) {
+                                       const NumericsPlan& numerics, const RankSlice& slice) {
   HADAL_ASSIGN_OR_RETURN(const HfConfig hf, load_hf_config(dir));
   auto config = make_model_config(hf);
   if (!config) return forward_error(std::move(config), (dir / "config.json").string());
   HADAL_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(dir));
-  return weight_memory_bytes(*config, weight_plan(*config), checkpoint, kernels.act_dtype, numerics);
+  HADAL_RETURN_IF_ERROR(check_rank_slice(*config, slice));
+  return weight_memory_bytes(*config, weight_plan(*config), checkpoint, kernels.act_dtype, numerics, slice);
 }
 
 }  // namespace hadal

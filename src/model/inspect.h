@@ -11,6 +11,7 @@
 #include "formats/hf_config.h"
 #include "kernels/kernels.h"
 #include "model/config.h"
+#include "model/rank_slice.h"
 #include "quant/numerics_plan.h"
 
 namespace hadal {
@@ -35,8 +36,9 @@ struct ModelInspection {
 // Memory is counted for `kernels`.
 ModelInspection inspect_model(const std::filesystem::path& dir, const KernelTable& kernels);
 
-// RAM that the weights of a folder without problems will take under a numerics plan.
+// RAM that the weights of a folder without problems, or a rank's part of them, will take under a numerics plan. Errors
+// also: check_rank_slice()'s.
 Expected<uint64_t> weight_memory_bytes(const std::filesystem::path& dir, const KernelTable& kernels,
-                                       const NumericsPlan& numerics);
+                                       const NumericsPlan& numerics, const RankSlice& slice = {});
 
 }  // namespace hadal

@@ -9,12 +9,15 @@
 namespace hadal {
 
 // Multi-head latent attention; writes the step's rows to the layer's cache `kv` first. layer_idx is for the observer.
-void run_attention_layer(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv, int64_t layer_idx);
+// Errors: run_down()'s.
+Status run_attention_layer(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv,
+                           int64_t layer_idx);
 
 // Its parts: queries and cache rows; the expanded spans (below) and absorbed rows (absorbed_attention.h); the output
-// projection.
+// projection. Errors: run_down()'s.
 void run_attention_input(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv);
-void run_attention_output(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv, int64_t layer_idx);
+Status run_attention_output(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv,
+                            int64_t layer_idx);
 
 // The expanded form cut into units. A unit is a segment of keys for as many (head, span) pairs as there are workers:
 // unit = wave * num_segments + segment. Where the kernels have only the whole, num_segments is 1.
@@ -27,10 +30,10 @@ ExpandedUnits expanded_units(const StepContext& step, const LayerWeights& layer)
 void attend_expanded_units(const StepContext& step, const LayerWeights& layer, const PagedKvView& kv,
                            const ExpandedUnits& units, int64_t begin, int64_t end);
 
-// Dense MLP or mixture of experts. layer_idx is for the observer.
-void run_mlp_layer(const StepContext& step, const LayerWeights& layer, int64_t layer_idx);
+// Dense MLP or mixture of experts. layer_idx is for the observer. Errors: run_down()'s.
+Status run_mlp_layer(const StepContext& step, const LayerWeights& layer, int64_t layer_idx);
 // Its parts: up to the activations, and the down projections.
 void run_mlp_input(const StepContext& step, const LayerWeights& layer, int64_t layer_idx);
-void run_mlp_output(const StepContext& step, const LayerWeights& layer);
+Status run_mlp_output(const StepContext& step, const LayerWeights& layer);
 
 }  // namespace hadal

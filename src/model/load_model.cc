@@ -26,6 +26,11 @@ Expected<std::unique_ptr<ForwardModel>> load_deepseek_v3(const std::filesystem::
     }
     return tl::unexpected<Error>(std::move(problems[0]).in(dir.string()));
   }
+  HADAL_RETURN_IF_ERROR(check_rank_slice(*config, options.slice));
+  if (options.ranges != nullptr && options.slice.world_size > 1) {
+    return make_error(ErrorCode::kUnsupported, "calibration observes a whole model: it runs on one rank, not on {}",
+                      options.slice.world_size);
+  }
   const KernelTable& kernels = options.kernels != nullptr ? *options.kernels : kernels_for(available_isas().back());
   const CpuTopology topology = detect_topology();
   ThreadPoolOptions pool_options;
@@ -34,10 +39,10 @@ Expected<std::unique_ptr<ForwardModel>> load_deepseek_v3(const std::filesystem::
   NodeShares shares = make_node_shares(topology, pool_options.pin_cpus, pool_options.num_threads);
   auto pool = std::make_unique<ThreadPool>(std::move(pool_options));
   HADAL_ASSIGN_OR_RETURN(ModelWeights weights, load_weights(*config, plan, checkpoint, kernels.act_dtype, shares,
-                                                            options.progress, options.numerics));
+                                                            options.progress, options.numerics, options.slice));
   return std::make_unique<DeepseekV3Model>(std::move(*config), std::move(weights), kernels,
                                            options.kv_dtype.value_or(kernels.act_dtype), std::move(pool),
-                                           std::move(shares), options.observer, options.ranges);
+                                           std::move(shares), options.observer, options.ranges, options.slice);
 }
 
 }  // namespace hadal

@@ -28,8 +28,9 @@ struct LoadOptions {
   RankSlice slice;                       // what of it this rank loads; with others: set_communicator() before a step
 };
 
-// Checks the folder, then loads all of it. Errors: the first problem that inspect_model() would list, or
-// kResourceExhausted before any weight is read.
+// Checks the folder, then loads the rank's part of it. Errors: the first problem that inspect_model() would list,
+// check_rank_slice()'s, kUnsupported (calibration of one rank among several), or kResourceExhausted before any weight
+// is read.
 Expected<std::unique_ptr<ForwardModel>> load_deepseek_v3(const std::filesystem::path& dir, const LoadOptions& options);
 
 }  // namespace hadal

@@ -5,6 +5,7 @@
 #include <bit>
 #include <chrono>
 #include <condition_variable>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <numeric>
@@ -25,6 +26,8 @@ constexpr int64_t kJobBytes = 2 << 20;
 // Loading threads wait for the disk as much as they work, hence more of them than cores on small machines. At most so
 // many, that their buffers stay below 1 GB (4 times a job each, for kv_b_proj in F32).
 constexpr int kMinThreads = 16, kMaxThreads = 64;
+// A gap between the wanted parts of two rows that is smaller than this saves no reading of the disk.
+constexpr int64_t kPageBytes = 4096;
 constexpr auto kProgressInterval = std::chrono::milliseconds(100);
 
 StoredDType dtype_in(const Checkpoint& checkpoint) {
@@ -39,8 +42,19 @@ struct Job {
   const WeightSource* source;
   int64_t row_begin, row_end;
 
-  uint64_t size_bytes() const { return static_cast<uint64_t>((row_end - row_begin) * source->row_bytes()); }
+  int64_t num_rows() const { return row_end - row_begin; }
+  uint64_t size_bytes() const;  // that are read
 };
+
+bool reads_whole_rows(const WeightSource& source) {
+  return source.stored_row_bytes() - source.row_bytes() < kPageBytes;
+}
+
+int64_t read_row_bytes(const WeightSource& source) {
+  return reads_whole_rows(source) ? source.stored_row_bytes() : source.row_bytes();
+}
+
+uint64_t Job::size_bytes() const { return static_cast<uint64_t>(num_rows() * read_row_bytes(*source)); }
 
 // Modules that share one weight scale where the plan has one per module: gate and up, all rows of anything else.
 std::tuple<int64_t, int64_t, int> module_key(const PlannedTensor& tensor) {
@@ -75,13 +89,14 @@ class Loader {
                         .stored_row_scales = config_.fp8_row_scales};
     HADAL_CHECK(source.entry != nullptr, "{} was not checked", to.tensor->name);
     const Shape& shape = to.tensor->shape;
-    source.rows = shape.rank() == 2 ? shape[0] : 1;
-    source.cols = shape[shape.rank() - 1];
+    source.rows = to.part.rows.size();
+    source.cols = to.part.cols.size();
+    source.stored_cols = shape[shape.rank() - 1];
     if (to.matrix != nullptr) source.row_unit = kPanelRows;
     if (to.heads != nullptr) source.row_unit = source.rows / static_cast<int64_t>(to.heads->size());
     if (source.entry->info.dtype == DType::kF8E4M3) source.scale = checkpoint_.find(to.tensor->scale_name());
     sources_.push_back(source);
-    total_bytes_ += source.entry->info.size_bytes();
+    total_bytes_ += static_cast<uint64_t>(source.rows * read_row_bytes(source));
   }
 
   Status load() {
@@ -129,19 +144,22 @@ class Loader {
     std::sort(sources_.begin(), sources_.end(),
               [&](const WeightSource& a, const WeightSource& b) { return order(a) < order(b); });
     for (const WeightSource& source : sources_) {
-      const int64_t units = (source.rows + source.row_unit - 1) / source.row_unit;
+      const int64_t lead = source.row_lead();
+      const int64_t units = (lead + source.rows + source.row_unit - 1) / source.row_unit;
       for (int node = 0; node < shares_.num_nodes; ++node) {
         add_jobs(source, node, shares_.begin(units, node) * source.row_unit,
-                 std::min(source.rows, shares_.begin(units, node + 1) * source.row_unit));
+                 std::min(lead + source.rows, shares_.begin(units, node + 1) * source.row_unit));
       }
     }
   }
 
+  // Rows are counted from the beginning of the first unit, row_lead() before the first row.
   void add_jobs(const WeightSource& source, int node, int64_t row_begin, int64_t row_end) {
-    const int64_t unit_bytes = source.row_unit * source.row_bytes();
+    const int64_t unit_bytes = source.row_unit * read_row_bytes(source), lead = source.row_lead();
     const int64_t rows = source.row_unit * std::max<int64_t>(1, kJobBytes / std::max<int64_t>(1, unit_bytes));
     for (int64_t row = row_begin; row < row_end; row += rows) {
-      nodes_[static_cast<size_t>(node)].jobs.push_back({&source, row, std::min(row + rows, row_end)});
+      nodes_[static_cast<size_t>(node)].jobs.push_back(
+          {&source, std::max<int64_t>(row - lead, 0), std::min(row + rows, row_end) - lead});
     }
   }
 
@@ -170,17 +188,40 @@ class Loader {
       scratch.scales.resize(static_cast<size_t>(source.scale->info.shape.num_elements()));
       HADAL_RETURN_IF_ERROR(checkpoint_.read(*source.scale, std::as_writable_bytes(std::span(scratch.scales))));
     }
-    const auto offset = static_cast<uint64_t>(job.row_begin * source.row_bytes());
-    HADAL_ASSIGN_OR_RETURN(const auto stored, reader.read(*source.entry, offset, job.size_bytes(), buffer));
-    const int64_t num_rows = job.row_end - job.row_begin;
+    HADAL_ASSIGN_OR_RETURN(const auto stored, read_rows(reader, job, buffer, scratch));
     if (phase_ == Phase::kMeasure) {
-      raise(amax->second, largest_weight(source, stored.data(), job.row_begin, num_rows, scratch));
+      raise(amax->second, largest_weight(source, stored.data(), job.row_begin, job.num_rows(), scratch));
     } else {
       std::optional<float> module_amax;
       if (amax != module_amax_.end()) module_amax = std::bit_cast<float>(amax->second.load());
-      fill_weights(source, stored.data(), job.row_begin, num_rows, scratch, module_amax);
+      fill_weights(source, stored.data(), job.row_begin, job.num_rows(), scratch, module_amax);
     }
     return {};
+  }
+
+  // The wanted columns of a job's rows, side by side.
+  static Expected<std::span<const std::byte>> read_rows(const ShardReader& reader, const Job& job,
+                                                        ShardReader::Buffer& buffer, FillScratch& scratch) {
+    const WeightSource& source = *job.source;
+    const int64_t row_bytes = source.row_bytes(), stored_bytes = source.stored_row_bytes();
+    const int64_t skipped = source.to.part.cols.begin * source.element_bytes();
+    const auto offset = static_cast<uint64_t>((source.to.part.rows.begin + job.row_begin) * stored_bytes);
+    if (row_bytes == stored_bytes) return reader.read(*source.entry, offset, job.size_bytes(), buffer);
+    scratch.gathered.resize(static_cast<size_t>(job.num_rows() * row_bytes));
+    std::byte* to = scratch.gathered.data();
+    if (reads_whole_rows(source)) {
+      HADAL_ASSIGN_OR_RETURN(const auto rows, reader.read(*source.entry, offset, job.size_bytes(), buffer));
+      for (int64_t row = 0; row < job.num_rows(); ++row) {
+        std::memcpy(to + row * row_bytes, rows.data() + row * stored_bytes + skipped, static_cast<size_t>(row_bytes));
+      }
+    } else {
+      for (int64_t row = 0; row < job.num_rows(); ++row) {
+        const uint64_t at = offset + static_cast<uint64_t>(row * stored_bytes + skipped);
+        HADAL_ASSIGN_OR_RETURN(const auto part, reader.read(*source.entry, at, static_cast<size_t>(row_bytes), buffer));
+        std::memcpy(to + row * row_bytes, part.data(), static_cast<size_t>(row_bytes));
+      }
+    }
+    return std::span<const std::byte>(scratch.gathered);
   }
 
   // bits: of a float that is not negative, which order as the float does.
@@ -220,18 +261,20 @@ class Loader {
 }  // namespace
 
 uint64_t weight_memory_bytes(const ModelConfig& config, const std::vector<PlannedTensor>& plan,
-                             const Checkpoint& checkpoint, DType act_dtype, const NumericsPlan& numerics) {
-  const std::vector<uint64_t> arenas = weight_arena_bytes(config, plan, numerics, dtype_in(checkpoint), act_dtype);
+                             const Checkpoint& checkpoint, DType act_dtype, const NumericsPlan& numerics,
+                             const RankSlice& slice) {
+  const std::vector<uint64_t> arenas =
+      weight_arena_bytes(config, plan, numerics, dtype_in(checkpoint), act_dtype, slice);
   return std::accumulate(arenas.begin(), arenas.end(), uint64_t{0});
 }
 
 Expected<ModelWeights> load_weights(const ModelConfig& config, const std::vector<PlannedTensor>& plan,
                                     const Checkpoint& checkpoint, DType act_dtype, const NodeShares& shares,
-                                    const LoadProgress& progress, NumericsPlan numerics) {
+                                    const LoadProgress& progress, NumericsPlan numerics, const RankSlice& slice) {
   ModelWeights weights;
   weights.numerics = std::move(numerics);
   HADAL_ASSIGN_OR_RETURN(const std::vector<WeightDestination> destinations,
-                         place_weights(config, plan, dtype_in(checkpoint), act_dtype, weights));
+                         place_weights(config, plan, dtype_in(checkpoint), act_dtype, weights, slice));
   Loader loader(config, checkpoint, weights.numerics, shares, progress);
   for (const WeightDestination& to : destinations) loader.add(to);
   HADAL_RETURN_IF_ERROR(loader.load());

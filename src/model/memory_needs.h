@@ -5,6 +5,7 @@
 
 #include "kernels/kernels.h"
 #include "model/config.h"
+#include "model/rank_slice.h"
 
 namespace hadal {
 
@@ -18,10 +19,11 @@ struct WorkspaceLimits {
   int num_threads = 1;
   DType kv_dtype = DType::kBF16;  // of the latent cache
   bool quantises_inputs = false;  // the numerics plan has layers
+  RankSlice slice;                // of the model that config describes
   bool absorbed_only = false;     // no token of these steps is in the expanded form
 };
 
-// Bytes of activations and kernel scratch that allocate_kv() reserves beside the cache.
+// Bytes of activations and kernel scratch that allocate_kv() reserves beside the cache. config: of the whole model.
 uint64_t workspace_bytes(const ModelConfig& config, const KernelTable& kernels, const WorkspaceLimits& limits);
 
 }  // namespace hadal

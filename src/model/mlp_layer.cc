@@ -33,12 +33,12 @@ void run_dense_input(const StepContext& step, const LayerWeights& layer, int64_t
   if (step.ranges != nullptr) step.ranges->observe_mlp(step, layer, layer_idx);
 }
 
-void run_dense_output(const StepContext& step, const LayerWeights& layer) {
+Status run_dense_output(const StepContext& step, const LayerWeights& layer) {
   const MlpWeights& mlp = layer.mlp;
   DownSource source = down_of(mlp, step.num_tokens, step.ws.mlp_h, 0);
   source.h_scales =
       quantise_in_place(step, layer.quant->down.input, step.ws.mlp_h, mlp.down.cols, step.ws.row_scales).scales;
-  run_down(step, StepPhase::kDense, {&source, 1}, num_leaves_for({mlp.down.cols}));
+  return run_down(step, StepPhase::kDense, {&source, 1}, step.layout.dense_leaves);
 }
 
 void route(const StepContext& step, const LayerWeights& layer, int64_t layer_idx) {
@@ -86,12 +86,17 @@ void group_by_expert(const StepContext& step) {
   }
 }
 
-// Quantises the rows of expert_h in place, each by its expert's needs.
+// Quantises the rows of expert_h that belong to experts of this rank in place, each by its expert's needs.
 void quantise_expert_h(const StepContext& step, const LayerQuant& quant, int64_t width) {
   Workspace& ws = step.ws;
   if (quant.expert_down == InputQuantKind::kNone) return;
   const std::vector<int64_t>& offsets = ws.expert_offsets;
-  step.runner.for_each(StepPhase::kNorms, offsets.back(), [&](int64_t begin, int64_t end, int) {
+  const IndexRange& experts = step.layout.experts;
+  const int64_t first = offsets[static_cast<size_t>(experts.begin)];
+  const int64_t count = offsets[static_cast<size_t>(experts.end)] - first;
+  step.runner.for_each(StepPhase::kNorms, count, [&](int64_t begin, int64_t end, int) {
+    begin += first;
+    end += first;
     auto expert = static_cast<size_t>(std::upper_bound(offsets.begin(), offsets.end(), begin) - offsets.begin() - 1);
     for (int64_t row = begin; row < end; ++row) {
       while (offsets[expert + 1] <= row) ++expert;
@@ -126,7 +131,8 @@ void run_experts_input(const StepContext& step, const LayerWeights& layer, int64
   const QuantInput x = normed_input(step, quant.experts.input, 0);
   ws.gate_ups.clear();
   ws.down_sources.clear();
-  for (size_t expert = 0; expert < layer.experts.size(); ++expert) {
+  const IndexRange& mine = step.layout.experts;
+  for (auto expert = static_cast<size_t>(mine.begin); expert < static_cast<size_t>(mine.end); ++expert) {
     const int64_t begin = ws.expert_offsets[expert], count = ws.expert_offsets[expert + 1] - begin;
     if (count == 0) continue;
     const MlpWeights& mlp = layer.experts[expert];
@@ -135,9 +141,10 @@ void run_experts_input(const StepContext& step, const LayerWeights& layer, int64
     ws.down_sources.push_back(down_of(mlp, count, ws.expert_h, begin));
     ws.down_sources.back().y_rows = ws.expert_rows + begin;
     ws.down_sources.back().weights = ws.grouped_weights + begin;
+    ws.down_sources.back().leaf = step.layout.leaf_of(static_cast<int64_t>(expert));
     ws.down_sources.back().h_scales = expert_h_scales(step, quant, expert, width, begin);
   }
-  const int64_t shared_width = step.config.shared_intermediate_size();
+  const int64_t shared_width = step.layout.shared_width;
   if (shared_width > 0) {
     const InputQuant& shared = quant.gate_up.input;
     const QuantInput shared_x = same_input(shared, quant.experts.input) ? x : normed_input(step, shared, 1);
@@ -149,17 +156,17 @@ void run_experts_input(const StepContext& step, const LayerWeights& layer, int64
 }
 
 // As run_experts_input() left the work lists.
-void run_experts_output(const StepContext& step, const LayerWeights& layer) {
+Status run_experts_output(const StepContext& step, const LayerWeights& layer) {
   Workspace& ws = step.ws;
   const int64_t width = step.config.moe_intermediate_size;
-  const int64_t shared_width = step.config.shared_intermediate_size();
+  const int64_t shared_width = step.layout.shared_width;
   const LayerQuant& quant = *layer.quant;
   quantise_expert_h(step, quant, width);
   if (shared_width > 0) {
     ws.down_sources.back().h_scales =
         quantise_in_place(step, quant.down.input, ws.mlp_h, shared_width, ws.row_scales).scales;
   }
-  run_down(step, StepPhase::kExperts, ws.down_sources, num_leaves_for({width, shared_width}));
+  return run_down(step, StepPhase::kExperts, ws.down_sources, step.layout.moe_leaves);
 }
 
 }  // namespace
@@ -171,13 +178,13 @@ void run_mlp_input(const StepContext& step, const LayerWeights& layer, int64_t l
   run_experts_input(step, layer, layer_idx);
 }
 
-void run_mlp_output(const StepContext& step, const LayerWeights& layer) {
+Status run_mlp_output(const StepContext& step, const LayerWeights& layer) {
   return layer.is_moe ? run_experts_output(step, layer) : run_dense_output(step, layer);
 }
 
-void run_mlp_layer(const StepContext& step, const LayerWeights& layer, int64_t layer_idx) {
+Status run_mlp_layer(const StepContext& step, const LayerWeights& layer, int64_t layer_idx) {
   run_mlp_input(step, layer, layer_idx);
-  run_mlp_output(step, layer);
+  return run_mlp_output(step, layer);
 }
 
 }  // namespace hadal

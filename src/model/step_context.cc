@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "comm/communicator.h"
 #include "tensor/bf16.h"
 
 namespace hadal {
@@ -17,14 +18,6 @@ void count_matrix(const StepContext& step, StepPhase phase, const PackedMatrix& 
 }
 
 }  // namespace
-
-int64_t num_leaves_for(std::initializer_list<int64_t> widths) {
-  int64_t leaves = kMaxLeaves;
-  for (const int64_t width : widths) {
-    while (width % leaves != 0) leaves /= 2;
-  }
-  return leaves;
-}
 
 void add_and_normalise(const StepContext& step, const float* norm_weight, bool add_delta) {
   const int64_t hidden = step.config.hidden_size;
@@ -78,7 +71,23 @@ void run_gate_ups(const StepContext& step, StepPhase phase, std::span<const Gate
                   [&](size_t i, int64_t begin, int64_t end, int) { step.kernels.gate_up(gate_ups[i], begin, end); });
 }
 
-void run_down(const StepContext& step, StepPhase phase, std::span<const DownSource> sources, int64_t num_leaves) {
+namespace {
+
+// The ranks' leaves are whole subtrees: joining their sums as a tree completes that of one rank.
+Status sum_over_ranks(const StepContext& step) {
+  if (step.layout.slice.world_size == 1) return {};
+  const int64_t count = step.num_tokens * step.config.hidden_size;
+  return communicate(step, count * static_cast<int64_t>(sizeof(float)),
+                     [&](Communicator& ranks) { return ranks.all_reduce(step.ws.delta, count, DType::kF32); });
+}
+
+}  // namespace
+
+Status run_down(const StepContext& step, StepPhase phase, std::span<const DownSource> sources, int64_t num_leaves) {
+  if (sources.empty()) {  // experts of other ranks only
+    std::fill_n(step.ws.delta, step.num_tokens * step.config.hidden_size, 0.0F);
+    return sum_over_ranks(step);
+  }
   const DownArgs args = {.sources = sources,
                          .num_leaves = num_leaves,
                          .num_tokens = step.num_tokens,
@@ -92,6 +101,7 @@ void run_down(const StepContext& step, StepPhase phase, std::span<const DownSour
   step.runner.run(phase, work, [&](size_t, int64_t begin, int64_t end, int worker_idx) {
     step.kernels.down(args, begin, end, step.ws.scratch_of(worker_idx));
   });
+  return sum_over_ranks(step);
 }
 
 }  // namespace hadal

@@ -1,6 +1,7 @@
 // What the layers of one forward step share. Internal to model/.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -14,6 +15,7 @@
 #include "model/config.h"
 #include "model/forward_observer.h"
 #include "model/memory_needs.h"
+#include "model/rank_layout.h"
 #include "model/rope.h"
 #include "model/step_runner.h"
 #include "quant/numerics_plan.h"
@@ -22,8 +24,8 @@ namespace hadal {
 
 // Absorbed-form tokens are run in batches of this many: their latent queries are heads x kv_lora_rank wide.
 inline constexpr int64_t kAbsorbedBatchTokens = 256;
-// Leaves of a row-parallel linear (design: canonical arithmetic).
-inline constexpr int64_t kMaxLeaves = 16;
+// Rows of logits that ranks exchange at a time: a vocabulary is large.
+inline constexpr int64_t kHeadBatchRows = 64;
 // Heads that one attention work item serves.
 inline constexpr int64_t kHeadGroup = kMaxAbsorbedHeads;
 
@@ -37,7 +39,7 @@ struct ActRows {
   std::byte* at(int64_t row, int64_t col = 0) const { return base + (row * stride + col) * element_bytes; }
 };
 
-// Activation memory of a step, made once.
+// Activation memory of a step, made once. Heads and widths are those of the rank.
 struct Workspace {
   float* x = nullptr;                // [tokens, hidden] residual stream
   float* delta = nullptr;            // [tokens, hidden] output of the last block, not yet added to x
@@ -65,6 +67,7 @@ struct Workspace {
   float* quantised_scales[2]{};    // [tokens, scales_per_row(hidden)]
   float* row_scales = nullptr;     // [tokens, scales_per_row(widest)] of q_a_normed, attention_out, mlp_h
   float* expert_scales = nullptr;  // [tokens * num_experts_per_tok, scales_per_row(moe_intermediate)]
+  float* head_logits = nullptr;    // with other ranks: [min(tokens, kHeadBatchRows), largest share of the vocabulary]
   std::byte* scratch = nullptr;    // [num_threads, scratch_bytes] of the kernels
   int64_t scratch_bytes = 0;       // per worker, a multiple of 64
   std::byte* partials = nullptr;   // [num_threads, partials_per_worker, partial_bytes] of absorbed attention
@@ -106,10 +109,11 @@ struct AttentionPlan {
   std::vector<int32_t> row_of_order;  // [tokens] token row of each row of attention_out
 };
 
+class Communicator;
 class RangeObserver;
 
 struct StepContext {
-  const ModelConfig& config;
+  const ModelConfig& config;  // of the rank: rank_config()
   const KernelTable& kernels;
   const RopeParameters& rope;
   StepRunner& runner;
@@ -119,10 +123,9 @@ struct StepContext {
   const ForwardObserver& observer;
   int64_t num_tokens = 0;
   RangeObserver* ranges = nullptr;  // calibration only
+  RankLayout layout;
+  Communicator* communicator = nullptr;  // of layout.slice.world_size ranks; unused where that is 1
 };
-
-// Leaves of a row-parallel linear: the largest power of two, at most 16, that divides every given width.
-int64_t num_leaves_for(std::initializer_list<int64_t> widths);
 
 // x += delta (unless first), then normed = RMSNorm(x), for all tokens.
 void add_and_normalise(const StepContext& step, const float* norm_weight, bool add_delta);
@@ -131,7 +134,20 @@ void add_and_normalise(const StepContext& step, const float* norm_weight, bool a
 // node that holds the share of unit i (heads); otherwise every matrix is cut over the nodes.
 void run_linears(const StepContext& step, StepPhase phase, std::span<const LinearArgs> linears, bool by_item = false);
 void run_gate_ups(const StepContext& step, StepPhase phase, std::span<const GateUpArgs> gate_ups);
-// Overwrites ws.delta for all tokens.
-void run_down(const StepContext& step, StepPhase phase, std::span<const DownSource> sources, int64_t num_leaves);
+// Overwrites ws.delta for all tokens with the sum over all ranks; num_leaves: of this one. No sources: it adds nothing.
+// Errors: the communicator's.
+Status run_down(const StepContext& step, StepPhase phase, std::span<const DownSource> sources, int64_t num_leaves);
+
+// Runs and books one collective of so many bytes.
+template <typename Collective>
+Status communicate(const StepContext& step, int64_t num_bytes, Collective&& collective) {
+  const auto started = std::chrono::steady_clock::now();
+  Status status = collective(*step.communicator);
+  PhaseCost& cost = step.runner.profile().of(StepPhase::kCommunication);
+  cost.wall_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  cost.comm_bytes += static_cast<double>(num_bytes);
+  ++cost.num_collectives;
+  return status;
+}
 
 }  // namespace hadal

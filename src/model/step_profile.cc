@@ -10,6 +10,8 @@ void add(PhaseCost& a, const PhaseCost& b, int factor) {
   a.weight_bytes += factor * b.weight_bytes;
   a.kv_bytes += factor * b.kv_bytes;
   a.flops += factor * b.flops;
+  a.comm_bytes += factor * b.comm_bytes;
+  a.num_collectives += factor * b.num_collectives;
   a.num_barriers += factor * b.num_barriers;
 }
 
@@ -17,7 +19,7 @@ void add(PhaseCost& a, const PhaseCost& b, int factor) {
 
 const char* step_phase_name(StepPhase phase) {
   static constexpr const char* kNames[kNumStepPhases] = {"embed",   "norms",   "dense", "attention",
-                                                         "routing", "experts", "head"};
+                                                         "routing", "experts", "head",  "comm"};
   return kNames[static_cast<size_t>(phase)];
 }
 

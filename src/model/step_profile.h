@@ -10,24 +10,27 @@ namespace hadal {
 
 // Every parallel loop of a step belongs to one phase. Shared experts run in one work list with the routed ones.
 enum class StepPhase {
-  kEmbed,      // embedding rows, cos and sin
-  kNorms,      // residual additions, RMS norms, RoPE, cache writes
-  kDense,      // q_a, q_b, kv_a, o, dense MLPs
-  kAttention,  // latent queries, scores, softmax, values, value projection
-  kRouting,    // router logits and expert choice
-  kExperts,    // routed and shared experts
-  kHead,       // final norm of the sampled rows and lm_head
+  kEmbed,          // embedding rows, cos and sin
+  kNorms,          // residual additions, RMS norms, RoPE, cache writes
+  kDense,          // q_a, q_b, kv_a, o, dense MLPs
+  kAttention,      // latent queries, scores, softmax, values, value projection
+  kRouting,        // router logits and expert choice
+  kExperts,        // routed and shared experts
+  kHead,           // final norm of the sampled rows and lm_head
+  kCommunication,  // sums over ranks and their shares of the logits, waiting for other ranks included
 };
-inline constexpr size_t kNumStepPhases = 7;
+inline constexpr size_t kNumStepPhases = 8;
 
 const char* step_phase_name(StepPhase phase);  // "embed", "norms", ...
 
 struct PhaseCost {
-  double wall_s = 0;         // as the engine thread saw it
-  double busy_s = 0;         // inside kernels, summed over workers; wall_s * num_threads - busy_s is waiting
-  double weight_bytes = 0;   // of distinct weights touched, codes and scales, once per step
-  double kv_bytes = 0;       // cache rows read, once per query token (absorbed) or chunk (expanded)
-  double flops = 0;          // 2 per multiply-add that the mathematics needs; recomputation is not counted
+  double wall_s = 0;        // as the engine thread saw it
+  double busy_s = 0;        // inside kernels, summed over workers; wall_s * num_threads - busy_s is waiting
+  double weight_bytes = 0;  // of distinct weights touched, codes and scales, once per step
+  double kv_bytes = 0;      // cache rows read, once per query token (absorbed) or chunk (expanded)
+  double flops = 0;         // 2 per multiply-add that the mathematics needs; recomputation is not counted
+  double comm_bytes = 0;    // given to collectives, or sent, or received: each once, whatever it costs on the way
+  int64_t num_collectives = 0;
   int64_t num_barriers = 0;  // parallel loops that more than one worker joined
 };
 

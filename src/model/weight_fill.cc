@@ -12,18 +12,34 @@
 namespace hadal {
 namespace {
 
+// The whole tensor's block scales of one row of a part, from the block that holds the part's first column on.
+const float* block_scales_of(const WeightSource& source, const FillScratch& scratch, int64_t row) {
+  return scratch.scales.data() +
+         BlockScaleLayout().scale_idx(source.to.part.rows.begin + row, source.to.part.cols.begin, source.stored_cols);
+}
+
+// The part's row scales.
+const float* row_scales_of(const WeightSource& source, const FillScratch& scratch) {
+  return scratch.scales.data() + source.to.part.rows.begin;
+}
+
+// Where the part's first column lies inside its scale block.
+int64_t first_col_in_block(const WeightSource& source) {
+  return source.to.part.cols.begin % BlockScaleLayout().block_cols;
+}
+
 // One row of codes as F32, block or row scales applied in FP32.
 void dequantise_row(const WeightSource& source, const uint8_t* codes, const FillScratch& scratch, int64_t row,
                     float* out) {
   if (source.stored_row_scales) {
-    const float scale = scratch.scales[static_cast<size_t>(row)];
+    const float scale = row_scales_of(source, scratch)[row];
     for (int64_t col = 0; col < source.cols; ++col) out[col] = e4m3_to_f32(codes[col]) * scale;
     return;
   }
-  const BlockScaleLayout layout;
-  const float* scales = scratch.scales.data() + layout.scale_idx(row, 0, source.cols);
+  const float* scales = block_scales_of(source, scratch, row);
+  const int64_t offset = first_col_in_block(source), block_cols = BlockScaleLayout().block_cols;
   for (int64_t col = 0; col < source.cols; ++col) {
-    out[col] = e4m3_to_f32(codes[col]) * scales[col / layout.block_cols];
+    out[col] = e4m3_to_f32(codes[col]) * scales[(offset + col) / block_cols];
   }
 }
 
@@ -32,15 +48,13 @@ void dequantise_row_on_device(const WeightSource& source, const uint8_t* codes, 
                               float* out) {
   const RangeMap map = source.numerics->range_map;
   const std::array<uint8_t, 256>& mapped = range_map_codes(map);
-  const BlockScaleLayout layout;
-  const float* scales = source.stored_row_scales ? scratch.scales.data() + row
-                                                 : scratch.scales.data() + layout.scale_idx(row, 0, source.cols);
-  const int64_t block = source.stored_row_scales ? source.cols : layout.block_cols;
-  for (int64_t begin = 0; begin < source.cols; begin += block, ++scales) {
+  const bool by_row = source.stored_row_scales;
+  const float* scales = by_row ? row_scales_of(source, scratch) + row : block_scales_of(source, scratch, row);
+  const int64_t block_cols = BlockScaleLayout().block_cols;
+  int64_t end = by_row ? source.cols : block_cols - first_col_in_block(source);
+  for (int64_t col = 0; col < source.cols; end += block_cols, ++scales) {
     const float scale = round_to_bf16(range_map_scale(map, *scales));
-    for (int64_t col = begin; col < std::min(begin + block, source.cols); ++col) {
-      out[col] = round_to_bf16(e4m3_to_f32(mapped[codes[col]]) * scale);
-    }
+    for (; col < std::min(end, source.cols); ++col) out[col] = round_to_bf16(e4m3_to_f32(mapped[codes[col]]) * scale);
   }
 }
 
@@ -132,8 +146,8 @@ void fill_row_scaled(const WeightSource& source, const std::byte* stored, FillSc
                      int64_t num_rows, std::optional<float> module_amax) {
   const PackedMatrix& matrix = *source.to.matrix;
   if (!source.is_requantised()) {
-    pack_row_scaled(matrix, reinterpret_cast<const uint8_t*>(stored), scratch.scales.data() + row_begin, row_begin,
-                    num_rows);
+    pack_row_scaled(matrix, reinterpret_cast<const uint8_t*>(stored), row_scales_of(source, scratch) + row_begin,
+                    row_begin, num_rows);
     return;
   }
   const std::byte* values = rows_as(source, stored, scratch, DType::kBF16, row_begin, num_rows);
@@ -148,10 +162,13 @@ void fill_matrix(const WeightSource& source, const std::byte* stored, FillScratc
   const std::byte* rows = rows_as(source, stored, scratch, matrix.dtype, row_begin, num_rows);
   PackedMatrix part = matrix;
   part.rows = num_rows;
-  const std::byte* panels = matrix.panels + row_begin / kPanelRows * matrix.panel_bytes();
+  if (row_begin > 0) part.row_offset = 0;
+  const std::byte* panels = matrix.panels + (matrix.row_offset + row_begin) / kPanelRows * matrix.panel_bytes();
   pack_panels(part, rows, source.cols, writable(panels), 0, part.num_panels());
   if (matrix.dtype == DType::kF8E4M3 && row_begin == 0) {
-    pack_scales(matrix, scratch.scales.data(), const_cast<float*>(matrix.scales));
+    const int64_t ld = (source.stored_cols + kScaleBlock - 1) / kScaleBlock;
+    pack_scales(matrix, scratch.scales.data() + source.to.part.cols.begin / kScaleBlock, ld, source.to.part.rows.begin,
+                const_cast<float*>(matrix.scales));
   }
 }
 
@@ -174,7 +191,7 @@ void fill_heads(const WeightSource& source, const std::byte* stored, FillScratch
 void fill_heads_f8(const WeightSource& source, const std::byte* stored, FillScratch& scratch, int64_t row_begin,
                    int64_t num_rows, std::optional<float> module_amax) {
   const uint8_t* codes = reinterpret_cast<const uint8_t*>(stored);
-  const float* row_scales = scratch.scales.data() + row_begin;
+  const float* row_scales = row_scales_of(source, scratch) + row_begin;
   if (source.is_requantised()) {
     const std::byte* values = rows_as(source, stored, scratch, DType::kBF16, row_begin, num_rows);
     requantise_rows(*source.numerics, reinterpret_cast<const bf16_t*>(values), num_rows, source.cols, module_amax,

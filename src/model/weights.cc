@@ -29,9 +29,10 @@ class Arena {
 
 class Placer {
  public:
-  Placer(const ModelConfig& config, const NumericsPlan& numerics, const StoredDType& stored_dtype, DType act_dtype,
-         std::vector<Arena>& arenas, ModelWeights& weights)
+  Placer(const ModelConfig& config, const RankSlice& slice, const NumericsPlan& numerics,
+         const StoredDType& stored_dtype, DType act_dtype, std::vector<Arena>& arenas, ModelWeights& weights)
       : config_(config),
+        slice_(slice),
         numerics_(numerics),
         stored_dtype_(stored_dtype),
         act_dtype_(act_dtype),
@@ -42,7 +43,7 @@ class Placer {
       LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
       layer.quant = numerics.layers.empty() ? &kUnquantised : &numerics.layers[static_cast<size_t>(i)];
       layer.is_moe = config.is_moe_layer(i);
-      layer.heads.resize(static_cast<size_t>(config.num_attention_heads));
+      layer.heads.resize(static_cast<size_t>(config.num_attention_heads / slice.world_size));
       layer.experts.resize(static_cast<size_t>(layer.is_moe ? config.router.n_routed_experts : 0));
     }
   }
@@ -64,11 +65,24 @@ class Placer {
     return tensor.layer < 0 ? arenas_.back() : arenas_[static_cast<size_t>(tensor.layer)];
   }
 
-  void place_matrix(const PlannedTensor& tensor, PackedMatrix& matrix) {
+  // role: as part_of_tensor().
+  void place_matrix(const PlannedTensor& tensor, PackedMatrix& matrix, WeightRole role) {
+    const TensorPart part = part_of_tensor(config_, slice_, tensor, role);
+    if (part.rows.size() == 0 || part.cols.size() == 0) return;
     const WeightForm form = weight_form(numerics_, tensor, stored_dtype_(tensor), config_.fp8_row_scales, act_dtype_);
-    matrix = take_matrix(arena_of(tensor), form, tensor.shape[0], tensor.shape[1]);
-    destinations_.push_back({.tensor = &tensor, .matrix = &matrix});
+    matrix = {.dtype = form.dtype,
+              .rows = part.rows.size(),
+              .cols = part.cols.size(),
+              .col_offset = part.cols.begin % kScaleBlock};
+    if (form.dtype == DType::kF8E4M3 && !form.row_scales) {
+      matrix.row_offset = row_offset_of_part(part.rows.begin, part.rows.size());
+    }
+    take_matrix(arena_of(tensor), form, matrix);
+    destinations_.push_back({.tensor = &tensor, .part = part, .matrix = &matrix});
   }
+  void place_matrix(const PlannedTensor& tensor, PackedMatrix& matrix) { place_matrix(tensor, matrix, tensor.role); }
+
+  TensorPart whole(const PlannedTensor& tensor) const { return part_of_tensor(config_, {}, tensor, tensor.role); }
 
   static const float* take_floats(Arena& arena, int64_t count) {
     return reinterpret_cast<const float*>(arena.take(count * static_cast<int64_t>(sizeof(float))));
@@ -76,17 +90,22 @@ class Placer {
 
   static PackedMatrix take_matrix(Arena& arena, WeightForm form, int64_t rows, int64_t cols) {
     PackedMatrix matrix{.dtype = form.dtype, .rows = rows, .cols = cols};
+    take_matrix(arena, form, matrix);
+    return matrix;
+  }
+
+  // Memory for a matrix whose shape is set.
+  static void take_matrix(Arena& arena, WeightForm form, PackedMatrix& matrix) {
     matrix.panels = arena.take(matrix.panels_bytes());
     if (matrix.num_scales() > 0) matrix.scales = take_floats(arena, matrix.num_scales());
     if (form.row_scales) matrix.row_scales = take_floats(arena, matrix.num_panels() * kPanelRows);
-    return matrix;
   }
 
   void place_vector(const PlannedTensor& tensor, const float*& vector) {
     auto* memory = reinterpret_cast<float*>(
         arena_of(tensor).take(tensor.shape.num_elements() * static_cast<int64_t>(sizeof(float))));
     vector = memory;
-    destinations_.push_back({.tensor = &tensor, .vector = memory});
+    destinations_.push_back({.tensor = &tensor, .part = whole(tensor), .vector = memory});
   }
 
   void place_heads(const PlannedTensor& tensor, std::vector<HeadWeights>& heads) {
@@ -103,7 +122,8 @@ class Placer {
       head.w_uk_f8 = take_matrix(arena, in_f8, nope, rank);
       head.w_uv_f8 = take_matrix(arena, in_f8, v, rank);
     }
-    destinations_.push_back({.tensor = &tensor, .heads = &heads});
+    destinations_.push_back(
+        {.tensor = &tensor, .part = part_of_tensor(config_, slice_, tensor, tensor.role), .heads = &heads});
   }
 
   void place_top_level(const PlannedTensor& tensor) {
@@ -113,8 +133,8 @@ class Placer {
     std::byte* rows =
         arenas_.back().take(tensor.shape.num_elements() * static_cast<int64_t>(dtype_size_bytes(DType::kBF16)));
     weights_.embed_tokens = rows;
-    destinations_.push_back({.tensor = &tensor, .rows = rows});
-    if (config_.tie_word_embeddings) place_matrix(tensor, weights_.lm_head);
+    destinations_.push_back({.tensor = &tensor, .part = whole(tensor), .rows = rows});
+    if (config_.tie_word_embeddings) place_matrix(tensor, weights_.lm_head, WeightRole::kLmHead);
   }
 
   void place_in_layer(const PlannedTensor& tensor, LayerWeights& layer) {
@@ -163,6 +183,7 @@ class Placer {
   }
 
   const ModelConfig& config_;
+  const RankSlice slice_;
   const NumericsPlan& numerics_;
   const StoredDType& stored_dtype_;
   const DType act_dtype_;
@@ -174,11 +195,11 @@ class Placer {
 }  // namespace
 
 std::vector<uint64_t> weight_arena_bytes(const ModelConfig& config, const std::vector<PlannedTensor>& plan,
-                                         const NumericsPlan& numerics, const StoredDType& stored_dtype,
-                                         DType act_dtype) {
+                                         const NumericsPlan& numerics, const StoredDType& stored_dtype, DType act_dtype,
+                                         const RankSlice& slice) {
   std::vector<Arena> arenas(static_cast<size_t>(config.num_hidden_layers) + 1);
   ModelWeights scratch;
-  Placer(config, numerics, stored_dtype, act_dtype, arenas, scratch).place(plan);
+  Placer(config, slice, numerics, stored_dtype, act_dtype, arenas, scratch).place(plan);
   std::vector<uint64_t> bytes;
   for (const Arena& arena : arenas) bytes.push_back(arena.used_bytes());
   return bytes;
@@ -187,8 +208,9 @@ std::vector<uint64_t> weight_arena_bytes(const ModelConfig& config, const std::v
 Expected<std::vector<WeightDestination>> place_weights(const ModelConfig& config,
                                                        const std::vector<PlannedTensor>& plan,
                                                        const StoredDType& stored_dtype, DType act_dtype,
-                                                       ModelWeights& weights) {
-  const std::vector<uint64_t> arena_bytes = weight_arena_bytes(config, plan, weights.numerics, stored_dtype, act_dtype);
+                                                       ModelWeights& weights, const RankSlice& slice) {
+  const std::vector<uint64_t> arena_bytes =
+      weight_arena_bytes(config, plan, weights.numerics, stored_dtype, act_dtype, slice);
   const uint64_t total = std::accumulate(arena_bytes.begin(), arena_bytes.end(), uint64_t{0});
   HADAL_RETURN_IF_ERROR(check_memory_available(total, "the model's weights"));
   std::vector<Arena> arenas;
@@ -197,7 +219,7 @@ Expected<std::vector<WeightDestination>> place_weights(const ModelConfig& config
     arenas.emplace_back(buffer.data());
     weights.arenas.push_back(std::move(buffer));
   }
-  return Placer(config, weights.numerics, stored_dtype, act_dtype, arenas, weights).place(plan);
+  return Placer(config, slice, weights.numerics, stored_dtype, act_dtype, arenas, weights).place(plan);
 }
 
 }  // namespace hadal

@@ -12,10 +12,13 @@
 #include "kernels/kernels.h"
 #include "kernels/packed_matrix.h"
 #include "model/config.h"
+#include "model/rank_layout.h"
 #include "model/weight_plan.h"
 #include "quant/numerics_plan.h"
 
 namespace hadal {
+
+// Shapes below are those of a rank's part (rank_layout.h): "heads" are its heads, "width" is its share, and so on.
 
 // down(silu(gate x) * (up x)); gate and up [width, hidden], down [hidden, width].
 struct MlpWeights {
@@ -49,7 +52,7 @@ struct LayerWeights {
   MlpWeights mlp;                      // dense layers: the MLP; MoE layers: the shared expert, if any
   PackedMatrix router;                 // [n_routed_experts, hidden]
   const float* router_bias = nullptr;  // [n_routed_experts]
-  std::vector<MlpWeights> experts;
+  std::vector<MlpWeights> experts;     // [n_routed_experts]; without matrices where another rank has it
 };
 
 // Owns the memory that all the views point into. Movable; immutable once loaded.
@@ -58,13 +61,14 @@ struct ModelWeights {
   const std::byte* embed_tokens = nullptr;  // BF16 [vocab, hidden], row-major
   std::vector<LayerWeights> layers;
   const float* final_norm = nullptr;  // [hidden]
-  PackedMatrix lm_head;               // [vocab, hidden]
+  PackedMatrix lm_head;               // [share of the vocabulary, hidden]
   std::vector<AlignedBuffer> arenas;  // one per layer, then one for the top level
 };
 
 // Where the content of one checkpoint tensor goes. Exactly one destination is set.
 struct WeightDestination {
   const PlannedTensor* tensor = nullptr;
+  TensorPart part;  // what of it; not empty
   PackedMatrix* matrix = nullptr;
   std::vector<HeadWeights>* heads = nullptr;
   float* vector = nullptr;
@@ -76,15 +80,15 @@ using StoredDType = std::function<DType(const PlannedTensor&)>;
 
 // Bytes of every arena that place_weights() will ask for.
 std::vector<uint64_t> weight_arena_bytes(const ModelConfig& config, const std::vector<PlannedTensor>& plan,
-                                         const NumericsPlan& numerics, const StoredDType& stored_dtype,
-                                         DType act_dtype);
+                                         const NumericsPlan& numerics, const StoredDType& stored_dtype, DType act_dtype,
+                                         const RankSlice& slice = {});
 
 // Allocates the arenas and points every view into them; contents are zero until filled. The destinations, in plan
-// order, point into `plan` and `weights`. Forms are those of weights.numerics. MTP layers have none. Errors:
-// kResourceExhausted, before touching memory.
+// order, point into `plan` and `weights`; what another rank has, has none. Forms are those of weights.numerics. MTP
+// layers have none. Errors: kResourceExhausted, before touching memory.
 Expected<std::vector<WeightDestination>> place_weights(const ModelConfig& config,
                                                        const std::vector<PlannedTensor>& plan,
                                                        const StoredDType& stored_dtype, DType act_dtype,
-                                                       ModelWeights& weights);
+                                                       ModelWeights& weights, const RankSlice& slice = {});
 
 }  // namespace hadal

@@ -66,10 +66,11 @@ class Carver {
   int64_t used_ = 0;
 };
 
-void carve_quantised(const ModelConfig& config, int64_t tokens, int64_t act, Carver& carver, Workspace& ws) {
+void carve_quantised(const ModelConfig& config, int64_t shared_width, int64_t tokens, int64_t act, Carver& carver,
+                     Workspace& ws) {
   const int64_t hidden = config.hidden_size;
-  const int64_t widest = std::max({config.q_lora_rank, config.num_attention_heads * config.v_head_dim,
-                                   config.intermediate_size, config.shared_intermediate_size()});
+  const int64_t widest = std::max(
+      {config.q_lora_rank, config.num_attention_heads * config.v_head_dim, config.intermediate_size, shared_width});
   for (int slot = 0; slot < 2; ++slot) {
     carver.take_rows(ws.quantised[slot], tokens, hidden, act);
     carver.take(ws.quantised_scales[slot], tokens * scales_per_row(hidden));
@@ -80,8 +81,10 @@ void carve_quantised(const ModelConfig& config, int64_t tokens, int64_t act, Car
 }
 
 // Sets the pointers of `ws` into `base`, or only counts when base is null.
-int64_t carve(const ModelConfig& config, const KernelTable& kernels, const WorkspaceLimits& limits, std::byte* base,
+int64_t carve(const ModelConfig& whole, const KernelTable& kernels, const WorkspaceLimits& limits, std::byte* base,
               Workspace& ws) {
+  const ModelConfig config = rank_config(whole, limits.slice);
+  const RankLayout layout = rank_layout(whole, limits.slice);
   const int64_t tokens = limits.max_tokens, heads = config.num_attention_heads;
   const int64_t act = static_cast<int64_t>(dtype_size_bytes(kernels.act_dtype));
   const int64_t absorbed = std::min(tokens, kAbsorbedBatchTokens);
@@ -107,8 +110,12 @@ int64_t carve(const ModelConfig& config, const KernelTable& kernels, const Works
   carver.take(ws.expert_rows, tokens * top_k);
   carver.take(ws.grouped_weights, tokens * top_k);
   carver.take_rows(ws.expert_h, tokens * top_k, config.moe_intermediate_size, act);
-  carver.take_rows(ws.mlp_h, tokens, std::max(config.intermediate_size, config.shared_intermediate_size()), act);
-  if (limits.quantises_inputs) carve_quantised(config, tokens, act, carver, ws);
+  carver.take_rows(ws.mlp_h, tokens, std::max(config.intermediate_size, layout.shared_width), act);
+  if (limits.quantises_inputs) carve_quantised(config, layout.shared_width, tokens, act, carver, ws);
+  if (limits.slice.world_size > 1) {
+    carver.take(ws.head_logits,
+                std::min(tokens, kHeadBatchRows) * vocab_share(whole, limits.slice.world_size, 0).size());
+  }
   const PagedKvView kv = {.dtype = limits.kv_dtype};
   ws.scratch_bytes = scratch_bytes(config, kernels, limits, kv);
   carver.take(ws.scratch, ws.scratch_bytes * limits.num_threads);
@@ -138,7 +145,8 @@ Expected<Workspace> make_workspace(const ModelConfig& config, const KernelTable&
   ws.expert_offsets.resize(experts + 1);
   ws.gate_ups.reserve(experts + 1);
   ws.down_sources.reserve(experts + 1);
-  const size_t linears = static_cast<size_t>(std::max<int64_t>(config.num_attention_heads, 2));
+  const size_t linears =
+      static_cast<size_t>(std::max<int64_t>(config.num_attention_heads / limits.slice.world_size, 2));
   ws.linears.reserve(linears);
   ws.work.reserve(std::max({experts + 1, linears, static_cast<size_t>(limits.num_threads)}), shares);
   return ws;

@@ -36,6 +36,7 @@ std::string why_unhealthy(Server::State& state) {
   if (state.draining) return "draining";
   const auto serving = state.context();
   if (serving == nullptr) return "loading";
+  if (const std::string trouble = serving->engine->trouble(); !trouble.empty()) return trouble;
   if (!serving->engine->healthy()) return "engine failed";
   return state.stalled() ? "engine stalled" : "";
 }

@@ -88,7 +88,9 @@ TestRunner::TestRunner(const std::filesystem::path& dir, const Options& options)
   load.num_threads = options.num_threads;
   load.observer = options.observer;
   load.ranges = options.ranges;
+  load.slice = options.slice;
   model_ = require(load_deepseek_v3(dir, load));
+  model_->set_communicator(options.communicator);
   require(model_->allocate_kv(options.num_blocks, options.block_size, options.max_tokens));
   if (options.max_tokens_between > 0) require(model_->prepare_pieces(options.max_tokens_between));
   free_blocks_.resize(static_cast<size_t>(options.num_blocks));
@@ -141,7 +143,7 @@ void TestRunner::step_by(std::span<TestSequence* const> sequences, std::span<con
   }
   const auto vocab = static_cast<size_t>(model_->vocab_size());
   std::vector<float> logits(ids.size() * vocab);
-  run({ids, spans, rows}, logits.data());
+  run({ids, spans, rows}, options_.slice.rank == 0 ? logits.data() : nullptr);
   auto row = logits.begin();
   for (size_t i = 0; i < sequences.size(); ++i) {
     for (int64_t t = 0; t < chunks[i]; ++t, row += static_cast<ptrdiff_t>(vocab)) {

@@ -59,11 +59,13 @@ class TestRunner {
     uint32_t seed = 1;
     ForwardObserver observer;
     RangeObserver* ranges = nullptr;  // outlives the runner
+    RankSlice slice;
+    Communicator* communicator = nullptr;  // outlives the runner
   };
   TestRunner(const std::filesystem::path& dir, const Options& options);
 
   TestSequence make_sequence(std::vector<int32_t> ids, int64_t tile);
-  // Runs the next chunk[i] tokens of sequences[i] in one step, logits of every row.
+  // Runs the next chunk[i] tokens of sequences[i] in one step, logits of every row (on rank 0).
   void step(std::span<TestSequence* const> sequences, std::span<const int64_t> chunks);
   // The same as an open step, `count` pieces at a time; calls `between` after each time but the last.
   void step_in_pieces(std::span<TestSequence* const> sequences, std::span<const int64_t> chunks, int64_t count,

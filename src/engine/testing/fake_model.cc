@@ -53,6 +53,7 @@ Status FakeModel::forward(const StepInput& input, float* logits) {
     --state_->num_failures_to_come;
     return fail(input);
   }
+  if (state_->lost) return make_error(ErrorCode::kUnavailable, "{}", trouble());
   if (open_) {
     if (static_cast<int64_t>(input.token_ids.size()) > max_tokens_between_)
       return refuse("too many tokens between pieces");
@@ -69,6 +70,15 @@ Status FakeModel::fail(const StepInput& input) {
     for (int64_t i = 0; i < span.num_tokens; ++i) slot(span, span.first_position + i) = {};
   }
   return make_error(ErrorCode::kInternal, "injected failure");
+}
+
+Status FakeModel::restore() {
+  if (open_) return refuse("restored with an open step");
+  if (state_->restore_fails) return make_error(ErrorCode::kUnavailable, "rank 1 does not come back");
+  for (Slot& slot : slots_) slot = {};
+  state_->lost = false;
+  ++state_->num_restored;
+  return {};
 }
 
 Status FakeModel::refuse(const std::string& violation) {

@@ -29,6 +29,10 @@ struct FakeModelState {
   std::atomic<int64_t> num_rows{0};
   std::atomic<int64_t> num_failures_to_come{0};  // forward() fails that often
   std::atomic<bool> fail_next_pieces{false};     // run_pieces() fails once
+  // As if a rank were lost: steps fail with kUnavailable until restore(), which forgets the cache's rows.
+  std::atomic<bool> lost{false};
+  std::atomic<bool> restore_fails{false};
+  std::atomic<int64_t> num_restored{0};
   std::atomic<int64_t> num_opened{0};
   std::atomic<int64_t> num_dropped{0};
   // A clock that only the model's work moves.
@@ -55,6 +59,8 @@ class FakeModel final : public ForwardModel {
   StepPiece piece(int64_t idx) const override;
   Status run_pieces(int64_t count, float* logits) override;
   void drop_step() override;
+  Status restore() override;
+  std::string trouble() const override { return state_->lost ? "rank 1 (node 0) was lost" : ""; }
   const StepProfile& profile() const override { return profile_; }
   void fill_kv(uint64_t) override {}
 

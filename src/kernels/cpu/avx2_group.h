@@ -237,8 +237,9 @@ template <typename Format>
 inline void add_leaves_group(const LeavesArgs& a) {
   alignas(64) float totals[kMaxTokens * kLanes];
   for (int64_t leaf = 0; leaf < a.num_leaves; ++leaf) {
+    const int64_t k_begin = a.k_begin + leaf * a.leaf_cols;
     multiply_columns<Format>(
-        a.panel, a.scales, leaf * a.leaf_cols, (leaf + 1) * a.leaf_cols, a.x, a.num_tokens,
+        a.panel, a.scales, k_begin, k_begin + a.leaf_cols, a.x, a.num_tokens,
         {.totals = totals, .token_weights = a.weights, .sums = a.sums, .sums_at = leaf * kLanes, .ends = true});
   }
 }

@@ -186,8 +186,8 @@ struct LeavesTokens {
         _mm_prefetch(reinterpret_cast<const char*>(a.sums[t] + leaf * kLanes), _MM_HINT_T0);
         _mm_prefetch(reinterpret_cast<const char*>(a.sums[t] + leaf * kLanes + 16), _MM_HINT_T0);
       }
-      const int64_t leaf_end = (leaf + 1) * a.leaf_cols;
-      for (int64_t k = leaf * a.leaf_cols; k < leaf_end;) {
+      const int64_t leaf_end = a.k_begin + (leaf + 1) * a.leaf_cols;
+      for (int64_t k = leaf_end - a.leaf_cols; k < leaf_end;) {
         const int64_t block_end = Loader::kScaled ? (k / kBlockCols + 1) * kBlockCols : leaf_end;
         const int64_t end = block_end < leaf_end ? block_end : leaf_end;
         Sums<kTokens> block;

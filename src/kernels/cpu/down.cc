@@ -54,6 +54,7 @@ void add_scaled_leaves(const Primitives& p, const DownSource& s, int64_t panel, 
 // activations are in the caches.
 void add_source(const Primitives& p, const DownSource& s, int64_t panel_begin, int64_t panel_end, const LeafSums& to) {
   const auto row_of = [&s](int64_t i) -> int64_t { return s.y_rows ? s.y_rows[i] : i; };
+  const int64_t first_leaf = std::max<int64_t>(s.leaf, 0), num_leaves = s.leaf >= 0 ? 1 : to.num_leaves;
   int64_t left = 0;
   for (int64_t i = 0; i < s.num_tokens; ++i) left += to.holds(row_of(i)) ? 1 : 0;
 
@@ -66,21 +67,22 @@ void add_source(const Primitives& p, const DownSource& s, int64_t panel_begin, i
     const int64_t count = next_group(p, left);
     for (int64_t t = 0; t < count; ++i) {
       if (!to.holds(row_of(i))) continue;
-      x[t] = h + i * s.ldh;
+      x[t] = row_origin(*s.w, h + i * s.ldh);
       if (s.h_scales.scales != nullptr) scales[t] = s.h_scales.row(i);
       weights[t] = s.weights ? s.weights[i] : 1.0f;
-      sums[t++] = to.of(row_of(i));
+      sums[t++] = to.of(row_of(i)) + first_leaf * kLanes;
     }
     left -= count;
     for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
       if (is_scaled(*s.w, s.h_scales)) {
-        add_scaled_leaves(p, s, panel, {.x = x, .scales = scales, .num_tokens = count}, weights, to.num_leaves, sums);
+        add_scaled_leaves(p, s, panel, {.x = x, .scales = scales, .num_tokens = count}, weights, num_leaves, sums);
       } else {
         primitives_for(p, s.w->dtype)
-            .add_leaves({.panel = s.w->panels + panel * s.w->panel_bytes(),
+            .add_leaves({.panel = panel_origin(*s.w, panel),
                          .scales = panel_scales(*s.w, panel),
-                         .leaf_cols = s.w->cols / to.num_leaves,
-                         .num_leaves = to.num_leaves,
+                         .k_begin = s.w->col_offset,
+                         .leaf_cols = s.w->cols / num_leaves,
+                         .num_leaves = num_leaves,
                          .x = x,
                          .num_tokens = count,
                          .weights = weights,

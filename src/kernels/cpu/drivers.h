@@ -33,8 +33,23 @@ int64_t quant_expanded_scratch_bytes(const QuantExpandedArgs& args);
 void attend_quant_absorbed(const Primitives& p, const QuantAbsorbedArgs& args, std::byte* scratch);
 int64_t quant_absorbed_scratch_bytes(const QuantAbsorbedArgs& args);
 
+// The primitives count k from the beginning of the scale block that column 0 of w lies in: of a part of a matrix,
+// col_offset columns before the data. Where k = 0 of a panel, and of a row of activations, would be; for addresses
+// only.
+const std::byte* panel_origin(const PackedMatrix& w, int64_t panel);
+const bf16_t* row_origin(const PackedMatrix& w, const bf16_t* x);
+
+// Which rows of w a panel's lanes are: [row, row + count) from `lane` on.
+struct PanelRows {
+  int64_t lane, row, count;
+};
+inline PanelRows rows_of_panel(const PackedMatrix& w, int64_t panel) {
+  const int64_t lane = panel == 0 ? w.row_offset : 0, row = panel * kLanes + lane - w.row_offset;
+  return {lane, row, kLanes - lane < w.rows - row ? kLanes - lane : w.rows - row};
+}
+
 // out[t][0..31] = one panel times a group of at most Primitives::max_group tokens; picks the primitive of the matrix's
-// dtype.
+// dtype. x: row origins.
 void dot_panel(const Primitives& p, const PackedMatrix& w, int64_t panel, const bf16_t* const* x, int64_t num_tokens,
                float* out);
 
@@ -42,11 +57,11 @@ void dot_panel(const Primitives& p, const PackedMatrix& w, int64_t panel, const 
 bool is_scaled(const PackedMatrix& w, const ActScales& scales);
 
 struct ScaledTokens {
-  const bf16_t* const* x;      // [num_tokens], each pointing at k = 0
+  const bf16_t* const* x;      // [num_tokens] row origins
   const float* const* scales;  // [num_tokens] the row's scales; unused where the activations have none
   int64_t num_tokens;          // 1 .. Primitives::max_group
 };
-// Columns [k_begin, k_end) of one panel times a token group, scales of activations and rows applied.
+// Columns [k_begin, k_end) of w in one panel times a token group, scales of activations and rows applied.
 void dot_scaled(const Primitives& p, const PackedMatrix& w, int64_t panel, const ScaledTokens& tokens,
                 const ActScales& scales, int64_t k_begin, int64_t k_end, float* out);
 

@@ -189,8 +189,8 @@ struct LeavesTokens {
     using V = typename I::Vector;
     for (int64_t leaf = 0; leaf < a.num_leaves; ++leaf) {
       alignas(64) float partial[kTokens * kLanes];
-      dot_range<I, Rows, kTokens>(a.panel, a.scales, leaf * a.leaf_cols, (leaf + 1) * a.leaf_cols, a.x,
-                                  a.prefetch_bytes, partial);
+      const int64_t k_begin = a.k_begin + leaf * a.leaf_cols;
+      dot_range<I, Rows, kTokens>(a.panel, a.scales, k_begin, k_begin + a.leaf_cols, a.x, a.prefetch_bytes, partial);
       for (int t = 0; t < kTokens; ++t) {
         float* sum = a.sums[t] + leaf * kLanes;
         const typename V::Float weight = V::set1(a.weights[t]);

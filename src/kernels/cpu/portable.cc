@@ -70,8 +70,8 @@ void add_leaves(const LeavesArgs& a) {
   for (int64_t leaf = 0; leaf < a.num_leaves; ++leaf) {
     dot<Element>({.panel = a.panel,
                   .scales = a.scales,
-                  .k_begin = leaf * a.leaf_cols,
-                  .k_end = (leaf + 1) * a.leaf_cols,
+                  .k_begin = a.k_begin + leaf * a.leaf_cols,
+                  .k_end = a.k_begin + (leaf + 1) * a.leaf_cols,
                   .x = a.x,
                   .num_tokens = a.num_tokens,
                   .out = partial});

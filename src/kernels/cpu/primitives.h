@@ -38,9 +38,10 @@ struct DotArgs {
 struct LeavesArgs {
   const void* panel;
   const float* scales;
+  int64_t k_begin;    // of the first leaf; as in DotArgs
   int64_t leaf_cols;  // any, also odd; a leaf may begin inside a scale block
   int64_t num_leaves;
-  const bf16_t* const* x;  // [num_tokens]
+  const bf16_t* const* x;  // [num_tokens], each pointing at k = 0
   int64_t num_tokens;      // 1 .. Primitives::max_group
   const float* weights;    // [num_tokens]
   float* const* sums;      // [num_tokens], each f32 [num_leaves][32]

@@ -16,11 +16,13 @@ float load(uint8_t code) { return e4m3_to_f32(code); }
 
 template <typename Element>
 double dot_unscaled(const PackedMatrix& w, int64_t row, const float* x, int64_t k_begin, int64_t k_end) {
+  row += w.row_offset;
   const auto* panel = reinterpret_cast<const Element*>(w.panels + row / kPanelRows * w.panel_bytes());
   const int64_t lane = row % kPanelRows;
   double sum = 0;
   for (int64_t k = k_begin; k < k_end; ++k) {
-    sum += static_cast<double>(x[k]) * load(panel[(k / 2 * kPanelRows + lane) * 2 + k % 2]);
+    const int64_t col = w.col_offset % 2 + k;
+    sum += static_cast<double>(x[k]) * load(panel[(col / 2 * kPanelRows + lane) * 2 + col % 2]);
   }
   return sum;
 }
@@ -39,7 +41,7 @@ double scaled_dot(const PackedMatrix& w, int64_t n, const float* x, const ActSca
     sum = dot(w, n, x, k_begin, k_end);
     if (scales.scales != nullptr) sum *= scales.row(row)[0];
   }
-  return w.row_scales != nullptr ? sum * w.row_scales[n] : sum;
+  return w.row_scales != nullptr ? sum * w.row_scales[w.row_offset + n] : sum;
 }
 
 // Output n of token t of a LinearArgs or GateUpArgs.
@@ -52,7 +54,8 @@ double product(const PackedMatrix& w, int64_t n, const Args& a, int64_t t) {
 // Output rows of panels [panel_begin, panel_end).
 struct RowRange {
   RowRange(const PackedMatrix& w, int64_t panel_begin, int64_t panel_end)
-      : begin(panel_begin * kPanelRows), end(std::min(panel_end * kPanelRows, w.rows)) {}
+      : begin(std::max<int64_t>(panel_begin * kPanelRows - w.row_offset, 0)),
+        end(std::min(panel_end * kPanelRows - w.row_offset, w.rows)) {}
   int64_t begin, end;
 };
 
@@ -89,13 +92,14 @@ void down(const DownArgs& a, int64_t panel_begin, int64_t panel_end, std::byte* 
   for (int64_t n = rows.begin; n < rows.end; ++n) {
     std::fill(leaves, leaves + a.num_tokens * a.num_leaves, 0.0f);
     for (const DownSource& s : a.sources) {
-      const int64_t leaf_cols = s.w->cols / a.num_leaves;
+      const int64_t first_leaf = std::max<int64_t>(s.leaf, 0), num_leaves = s.leaf >= 0 ? 1 : a.num_leaves;
+      const int64_t leaf_cols = s.w->cols / num_leaves;
       for (int64_t i = 0; i < s.num_tokens; ++i) {
         const float* h = static_cast<const float*>(s.h) + i * s.ldh;
         float* token = leaves + (s.y_rows ? s.y_rows[i] : i) * a.num_leaves;
         const float weight = s.weights ? s.weights[i] : 1.0f;
-        for (int64_t j = 0; j < a.num_leaves; ++j) {
-          token[j] +=
+        for (int64_t j = 0; j < num_leaves; ++j) {
+          token[first_leaf + j] +=
               weight * static_cast<float>(scaled_dot(*s.w, n, h, s.h_scales, i, j * leaf_cols, (j + 1) * leaf_cols));
         }
       }
@@ -189,11 +193,12 @@ double dot(const PackedMatrix& w, int64_t row, const float* x, int64_t k_begin, 
   if (w.dtype == DType::kBF16) return dot_unscaled<bf16_t>(w, row, x, k_begin, k_end);
   if (w.dtype == DType::kF32) return dot_unscaled<float>(w, row, x, k_begin, k_end);
   HADAL_CHECK(w.dtype == DType::kF8E4M3, "no packed matrices of type {}", dtype_name(w.dtype));
-  const float* scales = w.scales + row / kPanelRows * w.num_scale_cols();
+  const float* scales = w.scales + (w.row_offset + row) / kPanelRows * w.num_scale_cols();
   double sum = 0;
   for (int64_t k = k_begin; k < k_end;) {
-    const int64_t end = std::min(k_end, (k / kScaleBlock + 1) * kScaleBlock);
-    sum += dot_unscaled<uint8_t>(w, row, x, k, end) * scales[k / kScaleBlock];
+    const int64_t block = (w.col_offset + k) / kScaleBlock;
+    const int64_t end = std::min(k_end, (block + 1) * kScaleBlock - w.col_offset);
+    sum += dot_unscaled<uint8_t>(w, row, x, k, end) * scales[block];
     k = end;
   }
   return sum;

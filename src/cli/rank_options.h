@@ -1,0 +1,53 @@
+// Flags of `hadal serve` about ranks: how many, on which nodes, who starts them. vLLM's names where it has the thing.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "base/status.h"
+#include "comm/rank_group.h"
+#include "model/rank_slice.h"
+
+namespace hadal {
+
+class OptionRegistry;
+
+inline constexpr const char* kTokenVariable = "HADAL_AUTH_TOKEN";
+inline constexpr uint16_t kRankMasterPort = 29501;  // vLLM's --master-port
+
+struct RankOptions {
+  int64_t tensor_parallel_size = 1;
+  bool enable_expert_parallel = false;
+  std::string backend = "mp";  // mp, ray, mpi, external
+  int nnodes = 1;
+  int node_rank = 0;
+  std::string master_addr;  // empty: this machine only
+  int master_port = 0;      // 0: kRankMasterPort between nodes, any on one machine
+  bool headless = false;    // no HTTP: a node other than that of rank 0
+  std::string interface_name;
+  std::string token_file;
+  int64_t restart_limit = 3;
+  std::chrono::milliseconds rank_timeout{10'000};
+  std::chrono::milliseconds join_timeout{600'000};
+
+  // Not a flag: which rank this process is.
+  RankIdentity place;
+
+  int world_size() const { return static_cast<int>(tensor_parallel_size); }
+  bool is_ranked() const { return tensor_parallel_size > 1; }
+  // Of this process.
+  RankSlice slice() const { return {place.rank, world_size(), enable_expert_parallel}; }
+};
+
+void add_rank_options(OptionRegistry& registry, RankOptions& options);
+
+// Errors: kInvalidArgument naming the flag for values that cannot go together.
+Status check_rank_options(const RankOptions& options);
+
+// The group's token: the variable's, else the file's. Empty: neither is given. Errors: kInvalidArgument.
+Expected<std::string> read_rank_token(const std::string& token_file);
+// 128 random bits in hexadecimal.
+std::string make_rank_token();
+
+}  // namespace hadal

@@ -1,0 +1,109 @@
+#include "cli/rank_serving.h"
+
+#include "base/topology.h"
+#include "cli/command.h"
+#include "cli/rank_agent.h"
+#include "cli/rank_config.h"
+#include "cli/rank_worker.h"
+#include "cli/version.h"
+#include "eval/content_hash.h"
+
+namespace hadal {
+namespace {
+
+// Tells when an assembly failed for good.
+class WatchedAssembly final : public RankAssembly {
+ public:
+  WatchedAssembly(std::shared_ptr<RankHead> head, std::function<void(const std::string&)> fatal)
+      : head_(std::move(head)), fatal_(std::move(fatal)) {}
+
+  Expected<AssembledRanks> assemble() override {
+    auto ranks = head_->assemble();
+    if (!ranks && ranks.error().code != ErrorCode::kCancelled && was_together_) fatal_(ranks.error().message);
+    was_together_ = was_together_ || ranks.has_value();
+    return ranks;
+  }
+  std::string state() const override { return head_->state(); }
+  void cancel() override { head_->cancel(); }
+  void on_loss(std::function<void(const std::string&)> lost) override { head_->on_loss(std::move(lost)); }
+
+ private:
+  const std::shared_ptr<RankHead> head_;
+  const std::function<void(const std::string&)> fatal_;
+  bool was_together_ = false;
+};
+
+}  // namespace
+
+Expected<std::optional<RankContract>> other_ranks_contract(const RankOptions& options) {
+  HADAL_ASSIGN_OR_RETURN(const auto told, read_rank_contract(current_environment()));
+  if (told) return told->identity.rank == 0 ? std::nullopt : told;
+  if (options.node_rank == 0) return std::nullopt;
+  HADAL_ASSIGN_OR_RETURN(RankContract contract, node_contract(options));
+  return contract;
+}
+
+Expected<int> run_other_ranks(const ServeOptions& options, const RankContract& contract) {
+  const RankWorkerOptions worker{.identity = contract.identity,
+                                 .version = kVersion,
+                                 .model = options.model,
+                                 .num_threads = options.num_threads,
+                                 .join_timeout = options.ranks.join_timeout};
+  if (contract.is_agent) return run_rank_agent(worker);
+  HADAL_ASSIGN_OR_RETURN(const bool stopped, run_rank_worker(worker));
+  return stopped ? kExitOk : kExitRankZeroGone;
+}
+
+Expected<ServeOptions> place_rank_zero(const ServeOptions& options) {
+  ServeOptions placed = options;
+  if (!options.ranks.is_ranked()) return placed;
+  HADAL_ASSIGN_OR_RETURN(const auto told, read_rank_contract(current_environment()));
+  if (told) {
+    placed.ranks.place = told->identity;
+  } else {
+    HADAL_ASSIGN_OR_RETURN(const RankContract contract, node_contract(options.ranks));
+    placed.ranks.place = contract.identity;
+  }
+  RankIdentity& place = placed.ranks.place;
+  if (place.world_size != options.ranks.world_size()) {
+    return make_error(ErrorCode::kInvalidArgument, "HADAL_WORLD_SIZE={} with --tensor-parallel-size {}",
+                      place.world_size, options.ranks.tensor_parallel_size);
+  }
+  if (place.token.empty()) place.token = make_rank_token();
+  const int share = bind_to_share(place.local_rank, place.local_world_size, default_num_threads());
+  if (placed.num_threads == 0 && place.local_world_size > 1) placed.num_threads = share;
+  return placed;
+}
+
+Expected<RankServing> start_ranks(const ServeOptions& options, const OpenedModel& opened) {
+  if (!options.ranks.is_ranked()) return RankServing(nullptr, {});
+  ServeOptions shared = options;
+  shared.num_blocks = opened.memory.num_blocks;
+  shared.max_model_len = opened.max_model_len;
+  shared.num_threads = 0;
+  if (options.num_threads > 0) shared.num_threads = options.num_threads;
+  RankHeadOptions head;
+  head.ranks = options.ranks;
+  head.config = write_rank_config(shared, isa_name(opened.numerics.kernels->isa));
+  HADAL_ASSIGN_OR_RETURN(head.model_hash, model_hash(options.model));
+  head.version = kVersion;
+  HADAL_ASSIGN_OR_RETURN(head.launcher, make_launcher(options.ranks.backend));
+  const RankIdentity& place = options.ranks.place;
+  head.ranks_per_node.assign(static_cast<size_t>(place.nnodes), place.world_size / place.nnodes);
+  HADAL_ASSIGN_OR_RETURN(auto started, RankHead::start(std::move(head)));
+  return RankServing(std::move(started), options.ranks.rank_timeout);
+}
+
+Expected<std::unique_ptr<ForwardModel>> RankServing::join(std::unique_ptr<ForwardModel> own,
+                                                          std::function<void(const std::string&)> fatal) {
+  if (head_ == nullptr) return own;
+  auto assembly = std::make_shared<WatchedAssembly>(head_, std::move(fatal));
+  return make_ranked_model(std::move(own), std::move(assembly), {.timeout = rank_timeout_});
+}
+
+std::vector<std::string> RankServing::table(int num_threads) const {
+  if (head_ == nullptr) return {};
+  return head_->table(own_rank_report(num_threads));
+}
+
+}  // namespace hadal

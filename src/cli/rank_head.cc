@@ -46,7 +46,10 @@ Expected<std::shared_ptr<RankHead>> RankHead::start(RankHeadOptions options) {
   return head;
 }
 
-RankHead::~RankHead() { processes_.reset(); }
+RankHead::~RankHead() {
+  if (options_.launcher != nullptr) options_.launcher->close();
+  processes_.reset();
+}
 
 Status RankHead::listen() {
   RendezvousOptions rendezvous = rendezvous_options(options_);
@@ -62,6 +65,8 @@ Status RankHead::start_all() {
   for (size_t rank = 1; rank < peers_.size(); ++rank) {
     if (peers_[rank].is_local) HADAL_RETURN_IF_ERROR(start_local(static_cast<int>(rank)));
   }
+  if (options_.launcher != nullptr)
+    options_.launcher->listen([this](const LaunchEvent& event) { launch_event(event); });
   for (size_t node = 1; options_.launcher != nullptr && node < options_.ranks_per_node.size(); ++node) {
     HADAL_RETURN_IF_ERROR(start_node(static_cast<int>(node)));
   }

@@ -57,6 +57,8 @@ int run_worker() {
   }
   auto contract = choose_contract(g_options.ranks);
   if (!contract) return fail(contract.error());
+  // Each node may have its own name for the network.
+  if (contract->identity.interface_name.empty()) contract->identity.interface_name = g_options.ranks.interface_name;
   if (contract->is_agent) {
     const auto code = run_rank_agent({.identity = contract->identity,
                                       .version = kVersion,

@@ -37,7 +37,7 @@ class Commands(unittest.TestCase):
     def test_every_flag_of_a_command_exists(self):
         for file, at_least in ((GUIDE, 12), (JOB, 1), (REPOSITORY / "deploy/README.md", 1)):
             commands = commands_in(file.read_text())
-            self.assertGreaterEqual(len(commands), at_least, file)
+            self.assertGreaterEqual(len(commands), at_least, str(file))
             for command, flags in commands:
                 self.assertEqual(set(flags) - flags_of(command), set(), f"{file}: hadal {command}")
 

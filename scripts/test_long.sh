@@ -13,6 +13,9 @@ make --no-print-directory build
 (cd tests/e2e && python3 startup_long.py && python3 soak_long.py --seconds "$soak_seconds" &&
   python3 idle_connections_long.py && python3 long_prompt_long.py)
 
+step "faults of ranks at random moments"
+(cd tests/multinode && HADAL_BUILD_DIR=$PWD/../../build/release python3 chaos_long.py) || { code=$?; [ "$code" -eq 77 ] || exit "$code"; }
+
 for preset in asan-ubsan tsan; do
   step "$preset"
   cmake --preset "$preset" >/dev/null

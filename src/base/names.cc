@@ -33,12 +33,13 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-std::string closest_name(std::string_view name, std::span<const std::string> candidates) {
+std::string closest_name(std::string_view name, std::span<const std::string> candidates, size_t max_distance) {
   constexpr size_t kMaxNameBytes = 128;  // the distance is quadratic, and the name is foreign
   if (name.size() > kMaxNameBytes) return "";
   const std::string wanted = folded(name);
   std::string best;
-  size_t best_distance = std::max<size_t>(1, name.size() / 3) + 1;
+  const size_t farthest = std::min(max_distance, std::max<size_t>(1, name.size() / 3));
+  size_t best_distance = farthest + 1;
   for (const std::string& candidate : candidates) {
     if (const size_t distance = edit_distance(wanted, folded(candidate)); distance < best_distance) {
       best = candidate;

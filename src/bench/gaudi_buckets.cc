@@ -8,8 +8,8 @@ namespace hadal {
 namespace {
 
 constexpr int64_t kMostValues = 1 << 20;
-// The guide's default start (18 + 234 shapes with -b 128) takes "more than an hour" with loading the first time, and
-// its sample of a start from the recipe cache 32.75 s.
+constexpr int64_t kLargestValue = int64_t{1} << 31;  // so that the product of two is in range
+// See kWarmupSource.
 constexpr double kSecondsToCompile = 3600.0 / 252;
 constexpr double kSecondsFromCache = 32.75 / 252;
 
@@ -78,18 +78,22 @@ Status parse_into(const std::string& name, const std::string& text, double* valu
   return make_error(ErrorCode::kInvalidArgument, "{}={}: expected a number", name, text);
 }
 
-Expected<std::vector<int64_t>> named_values(const char* name, const BucketRange& range, BucketRule rule) {
+Expected<std::vector<int64_t>> named_values(const char* what, const BucketRange& range, BucketRule rule) {
   auto values = bucket_values(range, rule);
-  if (!values) return forward_error(std::move(values), name);
+  if (!values) return forward_error(std::move(values), fmt::format("VLLM_{}_BUCKET_*", what));
   return values;
 }
 
 }  // namespace
 
 Expected<std::vector<int64_t>> bucket_values(const BucketRange& range, BucketRule rule) {
-  if (range.min < 1 || range.step < 1 || range.min > range.max || range.max > (int64_t{1} << 40)) {
-    return make_error(ErrorCode::kInvalidArgument, "min {}, step {}, max {}: expected 1 <= min <= max and step >= 1",
-                      range.min, range.step, range.max);
+  if (range.min < 1 || range.step < 1 || range.min > range.max || std::max(range.max, range.step) > kLargestValue) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "min {}, step {}, max {}: expected 1 <= min <= max, step >= 1, and at most {} for each",
+                      range.min, range.step, range.max, kLargestValue);
+  }
+  if (!(range.limit >= 0 && range.limit <= 1)) {
+    return make_error(ErrorCode::kInvalidArgument, "limit {}: expected the share of padding, 0 to 1", range.limit);
   }
   if (range.max / range.step > kMostValues) {
     return make_error(ErrorCode::kInvalidArgument, "max {} in steps of {}: more than {} values", range.max, range.step,
@@ -125,23 +129,25 @@ Status apply_bucket_environment(const EnvironmentReader& read, BucketSettings* s
                                                          {"DECODE_BS", &settings->decode_bs},
                                                          {"DECODE_BLOCK", &settings->decode_block}};
   for (const auto& [what, range] : ranges) {
-    const auto apply = [&, prefix = fmt::format("VLLM_{}_BUCKET_", what)](const char* part, auto* value) -> Status {
-      const auto text = read(prefix + part);
-      return text ? parse_into(prefix + part, *text, value) : Status();
+    const std::string prefix = fmt::format("VLLM_{}_BUCKET_", what);
+    const auto apply = [&](const std::string& name, auto* value) -> Status {
+      const auto text = read(name);
+      return text ? parse_into(name, *text, value) : Status();
     };
-    HADAL_RETURN_IF_ERROR(apply("MIN", &range->min));
-    HADAL_RETURN_IF_ERROR(apply("STEP", &range->step));
-    HADAL_RETURN_IF_ERROR(apply("MAX", &range->max));
-    HADAL_RETURN_IF_ERROR(apply("LIMIT", &range->limit));
+    HADAL_RETURN_IF_ERROR(apply(prefix + "MIN", &range->min));
+    HADAL_RETURN_IF_ERROR(apply(prefix + "STEP", &range->step));
+    HADAL_RETURN_IF_ERROR(apply(prefix + "MAX", &range->max));
+    HADAL_RETURN_IF_ERROR(apply("BUCKET_PADDING_RATIO", &range->limit));
+    HADAL_RETURN_IF_ERROR(apply(prefix + "LIMIT", &range->limit));
   }
   return {};
 }
 
 Expected<BucketPlan> plan_buckets(const BucketSettings& settings) {
-  HADAL_ASSIGN_OR_RETURN(const auto prompt_bs, named_values("prompt batch size", settings.prompt_bs, settings.rule));
-  HADAL_ASSIGN_OR_RETURN(const auto prompt_seq, named_values("prompt length", settings.prompt_seq, settings.rule));
-  HADAL_ASSIGN_OR_RETURN(const auto decode_bs, named_values("decode batch size", settings.decode_bs, settings.rule));
-  HADAL_ASSIGN_OR_RETURN(const auto blocks, named_values("decode blocks", settings.decode_block, settings.rule));
+  HADAL_ASSIGN_OR_RETURN(const auto prompt_bs, named_values("PROMPT_BS", settings.prompt_bs, settings.rule));
+  HADAL_ASSIGN_OR_RETURN(const auto prompt_seq, named_values("PROMPT_SEQ", settings.prompt_seq, settings.rule));
+  HADAL_ASSIGN_OR_RETURN(const auto decode_bs, named_values("DECODE_BS", settings.decode_bs, settings.rule));
+  HADAL_ASSIGN_OR_RETURN(const auto blocks, named_values("DECODE_BLOCK", settings.decode_block, settings.rule));
   for (const auto& [a, b] : {std::pair(prompt_bs.size(), prompt_seq.size()), {decode_bs.size(), blocks.size()}}) {
     if (a * b <= static_cast<size_t>(kMostValues)) continue;
     return make_error(ErrorCode::kInvalidArgument, "{} batch sizes times {} lengths: more than {} shapes", a, b,
@@ -155,6 +161,7 @@ Expected<BucketPlan> plan_buckets(const BucketSettings& settings) {
       if (batch_size * length <= settings.max_num_batched_tokens) plan.prompt.push_back(all.back());
     }
   }
+  plan.num_omitted = plan.prompt.empty() ? 0 : all.size() - plan.prompt.size();
   plan.prompt_over_budget = plan.prompt.empty();
   if (plan.prompt_over_budget) plan.prompt = std::move(all);
   plan.decode = decode_buckets(decode_bs, blocks, settings.num_blocks);

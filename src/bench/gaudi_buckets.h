@@ -23,7 +23,8 @@ struct BucketRange {
 
 enum class BucketRule { kPaddingRatio, kLinear };
 
-// Ascending. Errors: kInvalidArgument (min > max, a value below 1, more than a million values).
+// Ascending. Errors: kInvalidArgument (min > max, a value below 1 or above 2^31, a limit outside 0 to 1, more than a
+// million values).
 Expected<std::vector<int64_t>> bucket_values(const BucketRange& range, BucketRule rule);
 
 struct BucketSettings {
@@ -33,6 +34,8 @@ struct BucketSettings {
   BucketRule rule = BucketRule::kPaddingRatio;
 };
 
+// Largest argument of the two functions below; the smallest is 1.
+inline constexpr int64_t kMostBucketTokens = int64_t{1} << 24;
 // What scripts/quickstart/start_vllm.sh sets on one node: -l, -b, -m, and the decode step by platform (OAM 8, PCIe 2).
 BucketSettings single_node_buckets(int64_t max_model_len, int64_t max_num_seqs, int64_t max_num_prefill_seqs,
                                    int64_t decode_bs_step = 8);
@@ -48,7 +51,8 @@ struct BucketingInputs {
 };
 BucketSettings set_bucketing(const BucketingInputs& inputs);
 
-// VLLM_{PROMPT,DECODE}_{BS,SEQ|BLOCK}_BUCKET_{MIN,STEP,MAX,LIMIT} over `settings`. `read` gives a variable's value.
+// VLLM_{PROMPT,DECODE}_{BS,SEQ|BLOCK}_BUCKET_{MIN,STEP,MAX,LIMIT} over `settings`, and BUCKET_PADDING_RATIO for all
+// limits that have no variable of their own. `read` gives a variable's value.
 // Errors: kInvalidArgument naming variable and value.
 using EnvironmentReader = std::function<std::optional<std::string>(const std::string& name)>;
 Status apply_bucket_environment(const EnvironmentReader& read, BucketSettings* settings);
@@ -60,16 +64,20 @@ struct Bucket {
 
 struct BucketPlan {
   std::vector<Bucket> prompt, decode;  // in the peer's order: by product, length, batch size
+  size_t num_omitted = 0;              // prompt buckets beyond max_num_batched_tokens
   bool prompt_over_budget = false;     // no prompt bucket fits max_num_batched_tokens, so all were kept
 };
+// Errors as bucket_values(), beginning with the variables' common name, and more than a million shapes.
 Expected<BucketPlan> plan_buckets(const BucketSettings& settings);
 
-// Time from a start without to one with all shapes compiled. The fork's figures: over an hour for the multi-node
-// settings' first start, 32.75 s from a recipe cache.
+// What warm-up takes there, in proportion to the number of shapes.
 struct WarmupEstimate {
-  double first_start_s = 0;
-  double cached_start_s = 0;
+  double first_start_s = 0;   // everything is compiled
+  double cached_start_s = 0;  // from a recipe cache
 };
+inline constexpr const char* kWarmupSource =
+    "the guide's single-node start with -b 128 (252 shapes) takes more than 1 hour the first time, loading included, "
+    "and 32.75 s in its sample of a start from the recipe cache";
 WarmupEstimate estimate_warmup(const BucketPlan& plan);
 
 }  // namespace hadal

@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
+
+#include "bench/gaudi_buckets_text.h"
 
 namespace hadal {
 namespace {
@@ -102,7 +105,75 @@ TEST(GaudiBuckets, ReadsTheForksVariables) {
   const Status bad = apply_bucket_environment([](const std::string&) { return "12k"; }, &settings);
   EXPECT_THAT(bad.error().message, HasSubstr("VLLM_PROMPT_BS_BUCKET_MIN=12k: expected a whole number"));
   EXPECT_THAT(bucket_values({4, 1, 2}, BucketRule::kLinear).error().message, HasSubstr("min 4, step 1, max 2"));
-  EXPECT_FALSE(bucket_values({1, 1, int64_t{1} << 39}, BucketRule::kPaddingRatio));
+}
+
+TEST(GaudiBuckets, OnePaddingRatioForAllLimits) {
+  BucketSettings settings = single_node_buckets(16384, 64, 1);
+  const auto read = [](const std::string& name) -> std::optional<std::string> {
+    if (name == "BUCKET_PADDING_RATIO") return "0.1";
+    return name == "VLLM_DECODE_BS_BUCKET_LIMIT" ? std::optional<std::string>("1") : std::nullopt;
+  };
+  ASSERT_TRUE(apply_bucket_environment(read, &settings));
+  EXPECT_EQ(settings.prompt_seq.limit, 0.1);
+  EXPECT_EQ(settings.decode_block.limit, 0.1);
+  EXPECT_EQ(settings.decode_bs.limit, 1);
+}
+
+TEST(GaudiBuckets, RefusesWhatCannotBeCountedByName) {
+  const std::pair<BucketRange, const char*> ranges[] = {{{1, 0, 8}, "step 0"},
+                                                        {{0, 1, 8}, "min 0"},
+                                                        {{-4, 1, 8}, "min -4"},
+                                                        {{1, -1, 8}, "step -1"},
+                                                        {{1, 1, -8}, "max -8"},
+                                                        {{1, 1, int64_t{1} << 39}, "max 549755813888"},
+                                                        {{1, INT64_MAX, 8}, "step 9223372036854775807"},
+                                                        {{1, 1, int64_t{1} << 30}, "more than 1048576 values"},
+                                                        {{1, 1, 8, -0.5}, "limit -0.5"},
+                                                        {{1, 1, 8, std::nan("")}, "limit nan"}};
+  for (const auto& [range, message] : ranges) {
+    BucketSettings settings = single_node_buckets(16384, 64, 1);
+    settings.decode_bs = range;
+    for (const BucketRule rule : {BucketRule::kLinear, BucketRule::kPaddingRatio}) {
+      settings.rule = rule;
+      const auto plan = plan_buckets(settings);
+      ASSERT_FALSE(plan) << message;
+      EXPECT_THAT(plan.error().message, testing::AllOf(HasSubstr("VLLM_DECODE_BS_BUCKET_*"), HasSubstr(message)));
+    }
+  }
+  BucketSettings many = single_node_buckets(16384, 64, 1);
+  many.prompt_bs = many.prompt_seq = {1, 1, 4096};
+  many.rule = BucketRule::kLinear;
+  EXPECT_THAT(plan_buckets(many).error().message, HasSubstr("4096 batch sizes times 4096 lengths"));
+  // The largest arguments overflow nothing; what they ask for is refused.
+  EXPECT_FALSE(plan_buckets(single_node_buckets(kMostBucketTokens, kMostBucketTokens, kMostBucketTokens)));
+  EXPECT_FALSE(plan_buckets(set_bucketing(
+      {kMostBucketTokens, kMostBucketTokens, kMostBucketTokens, kMostBucketTokens, kMostBucketTokens, 1})));
+}
+
+TEST(GaudiBuckets, EstimatesInProportionToTheShapes) {
+  BucketPlan plan;
+  plan.decode.resize(252);
+  EXPECT_NEAR(estimate_warmup(plan).first_start_s, 3600, 1e-6);
+  EXPECT_NEAR(estimate_warmup(plan).cached_start_s, 32.75, 1e-6);
+}
+
+TEST(GaudiBuckets, PrintsAsThePeer) {
+  BucketSettings settings{.prompt_bs = {1, 1, 2},
+                          .prompt_seq = {128, 128, 256},
+                          .decode_bs = {1, 2, 2},
+                          .decode_block = {2, 2, 4},
+                          .max_num_batched_tokens = 256};
+  const BucketPlan plan = plan_buckets(settings).value();
+  EXPECT_EQ(bucket_lines(settings, plan),
+            "Prompt bucket config (min, step, max_warmup) bs:[1, 1, 2], seq:[128, 128, 256]\n"
+            "Decode bucket config (min, step, max_warmup) bs:[1, 2, 2], block:[2, 2, 4]\n"
+            "Generated 3 prompt buckets [bs, seq]: [(1, 128), (1, 256), (2, 128)]\n"
+            "Omitted 1 prompt buckets due to exceeded token budget (max_num_batched_tokens=256)\n"
+            "Generated 4 decode buckets [bs, total_blocks]: [(1, 2), (1, 4), (2, 2), (2, 4)]\n");
+  const Json json = bucket_plan_to_json(settings, plan);
+  EXPECT_EQ(json["prompt"].dump(), "[[1,128],[2,128],[1,256]]");
+  EXPECT_EQ(json["num_decode"], 4);
+  EXPECT_EQ(json["buckets_needed_here"], 0);
 }
 
 }  // namespace

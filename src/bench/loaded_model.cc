@@ -28,6 +28,9 @@ Expected<LoadedModel> load_for_bench(const ModelFlags& flags) {
   if (!inspection.problems.empty()) return tl::unexpected<Error>(std::move(inspection.problems.front()));
   loaded.config = *inspection.config;
   loaded.weight_bytes = inspection.weight_memory_bytes;
+  if (flags.slice.world_size > 1) {
+    HADAL_ASSIGN_OR_RETURN(loaded.weight_bytes, weight_memory_bytes(flags.dir, *loaded.kernels, {}, flags.slice));
+  }
   loaded.num_threads = apply_tuning(*loaded.kernels, flags.num_threads);
 
   ProgressBar bar("loading", "B");
@@ -36,11 +39,15 @@ Expected<LoadedModel> load_for_bench(const ModelFlags& flags) {
   options.kv_dtype = loaded.kv_dtype;
   options.num_threads = loaded.num_threads;
   options.pin_threads = true;
+  options.slice = flags.slice;
   options.progress = [&](uint64_t done_bytes, uint64_t total_bytes) {
     bar.update(done_bytes, total_bytes);
     loaded.read_bytes = total_bytes;
   };
   HADAL_ASSIGN_OR_RETURN(loaded.model, load_deepseek_v3(flags.dir, options));
+  if (flags.join) {
+    HADAL_ASSIGN_OR_RETURN(loaded.model, flags.join(std::move(loaded.model)));
+  }
   loaded.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return loaded;
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -12,6 +13,7 @@
 #include "model/config.h"
 #include "model/forward_model.h"
 #include "model/memory_needs.h"
+#include "model/rank_slice.h"
 
 namespace hadal {
 
@@ -20,6 +22,9 @@ struct ModelFlags {
   std::string isa = "auto";
   std::string kv_cache_dtype = "auto";  // as select_kv_dtype() takes it
   int num_threads = 0;                  // 0: one per core
+  RankSlice slice;                      // of several ranks: the part of this one,
+  // and how it becomes the whole, once loaded; empty: it is.
+  std::function<Expected<std::unique_ptr<ForwardModel>>(std::unique_ptr<ForwardModel>)> join;
 };
 
 struct LoadedModel {
@@ -28,7 +33,7 @@ struct LoadedModel {
   DType kv_dtype = DType::kBF16;
   int num_threads = 0;
   std::unique_ptr<ForwardModel> model;
-  uint64_t weight_bytes = 0;  // in RAM
+  uint64_t weight_bytes = 0;  // in RAM, of this rank
   uint64_t read_bytes = 0;    // from the checkpoint
   double seconds = 0;         // opening, reading and packing
 };

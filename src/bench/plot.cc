@@ -12,7 +12,7 @@ namespace {
 
 // Colours that people with colour blindness tell apart (Okabe and Ito), grey for time that nobody works.
 constexpr std::array<const char*, kNumLosses> kLossColors = {"#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9",
-                                                             "#d55e00", "#f0e442", "#8c8c8c", "#e0e0e0"};
+                                                             "#d55e00", "#f0e442", "#000000", "#8c8c8c", "#e0e0e0"};
 constexpr const char* kBarColor = "#4c78a8";
 constexpr const char* kCeilingColor = "#b40426";
 constexpr const char* kGridColor = "#dddddd";

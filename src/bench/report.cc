@@ -24,6 +24,8 @@ void add(PhaseCost& sum, const PhaseCost& cost) {
   sum.weight_bytes += cost.weight_bytes;
   sum.kv_bytes += cost.kv_bytes;
   sum.flops += cost.flops;
+  sum.comm_bytes += cost.comm_bytes;
+  sum.num_collectives += cost.num_collectives;
   sum.num_barriers += cost.num_barriers;
 }
 
@@ -87,6 +89,7 @@ LossShares loss_shares(const StepProfile& profile, double wall_s, double samplin
   shares[kRoutingLoss] = busy(StepPhase::kRouting);
   shares[kHeadLoss] = busy(StepPhase::kHead);
   shares[kSamplingLoss] = sampling_s / wall_s;
+  shares[kCommLoss] = profile.of(StepPhase::kCommunication).wall_s / wall_s;
   double used = 0;
   for (const double share : shares) used += share;
   // The estimate of barriers is for a quiet machine: it cannot take more than what is left.

@@ -25,8 +25,9 @@ Json spread_json(const Spread& spread);
 enum class RowKind { kPrefill, kDecode };
 
 // Where the time of a step goes, as shares of wall time x threads that sum to 1. The first seven are time inside
-// kernels; sampling runs on one thread while the others wait, so it counts whole; barriers are their number times the
-// cost of an empty parallel loop; idle is the rest: uneven shares of work, serial code, other processes.
+// kernels; sampling and talking to other ranks happen on one thread while the others wait, so they count whole;
+// barriers are their number times the cost of an empty parallel loop; idle is the rest: uneven shares of work, serial
+// code, other processes.
 enum Loss {
   kAttentionLoss,
   kExpertsLoss,
@@ -35,12 +36,13 @@ enum Loss {
   kRoutingLoss,
   kHeadLoss,
   kSamplingLoss,
+  kCommLoss,
   kBarriersLoss,
   kIdleLoss
 };
-inline constexpr size_t kNumLosses = 9;
+inline constexpr size_t kNumLosses = 10;
 inline constexpr std::array<const char*, kNumLosses> kLossNames = {
-    "attention", "experts", "dense", "norms", "routing", "head", "sampling", "barriers", "idle"};
+    "attention", "experts", "dense", "norms", "routing", "head", "sampling", "comm", "barriers", "idle"};
 using LossShares = std::array<double, kNumLosses>;
 
 // sum += step, field by field; num_threads is the step's.

@@ -9,6 +9,7 @@
 #include "bench/latency.h"
 #include "bench/plot.h"
 #include "cli/bench_common.h"
+#include "cli/bench_ranks.h"
 #include "cli/command.h"
 
 namespace hadal {
@@ -18,6 +19,7 @@ struct BenchLatencyOptions {
   LatencyOptions bench;
   std::string model, json, plot;
   std::vector<std::string> compare;
+  int num_ranks = 1;
 };
 BenchLatencyOptions g_options;
 
@@ -28,6 +30,8 @@ int run_bench_latency() {
     return report_bench_error({ErrorCode::kInvalidArgument, "--model is required (or --compare A.json B.json)"});
   }
   options.bench.model.dir = options.model;
+  const auto ranked = rank_bench_model(options.num_ranks, options.bench.max_num_batched_tokens, options.bench.model);
+  if (!ranked) return report_bench_error(ranked.error());
   const auto report = run_latency(options.bench);
   if (!report) return report_bench_error(report.error());
   fmt::print("{}", report_table(*report));
@@ -50,6 +54,10 @@ void add_bench_latency(CLI::App& bench) {
   add_list_option(*command, "--depth", options.depths, "Tokens that each sequence has in the cache");
   command->add_option("--repetitions", options.repetitions, "Measurements of each row")->capture_default_str();
   command->add_option("--threads", options.model.num_threads, "Threads; 0: one per physical core")
+      ->capture_default_str();
+  command
+      ->add_option("--tensor-parallel-size", g_options.num_ranks,
+                   "Processes on this machine that share each step; --threads is of each")
       ->capture_default_str();
   command->add_option("--isa", options.model.isa, "Kernels")->capture_default_str();
   command->add_option("--kv-cache-dtype", options.model.kv_cache_dtype, kKvCacheDTypeHelp)->capture_default_str();

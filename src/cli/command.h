@@ -28,6 +28,7 @@ extern const Command kChatCommand;
 extern const Command kInspectCommand;
 extern const Command kBenchCommand;  // its benchmarks are Commands too, added to the "bench" subcommand
 extern const Command kPlanCommand;
+extern const Command kPlanBucketsCommand;  // added to the "plan" subcommand
 extern const Command kConvertCommand;
 extern const Command kCalibrateCommand;
 extern const Command kEvalCommand;  // as bench: its evaluations are Commands too

@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -35,6 +36,16 @@ struct RegisteredOption {
   bool is_set() const { return origin != "default"; }
 };
 
+using Environment = std::vector<std::pair<std::string, std::string>>;  // name, value
+
+// A variable of a peer that was found in the environment and is not the value of an option.
+struct VariableNote {
+  std::string name;
+  std::string value;
+  std::string meaning;  // what it does here, or why it does nothing
+  bool has_effect = false;
+};
+
 // Belongs to the main thread. The variables must outlive it.
 class OptionRegistry {
  public:
@@ -52,8 +63,10 @@ class OptionRegistry {
   CLI::Option* add_without_effect(const std::string& flags, bool takes_value);
 
   // For the option added last.
-  void read_peer_variable(std::string name) { options_.back().peer_variables.push_back(std::move(name)); }
   void hide_value() { options_.back().secret = true; }
+
+  void note_variable(VariableNote note) { variables_.push_back(std::move(note)); }
+  const std::vector<VariableNote>& variables() const { return variables_; }
 
   std::deque<RegisteredOption>& options() { return options_; }
   const std::deque<RegisteredOption>& options() const { return options_; }
@@ -66,6 +79,7 @@ class OptionRegistry {
   CLI::App& command_;
   std::string group_;
   std::deque<RegisteredOption> options_;
+  std::vector<VariableNote> variables_;
 };
 
 // Gives the option a value as if it had been written on the command line; `words` holds one word unless it is a list.

@@ -7,12 +7,12 @@
 
 #include "base/names.h"
 #include "cli/config_yaml.h"
+#include "cli/peer_environment.h"
 
 namespace hadal {
 namespace {
 
 constexpr std::string_view kOwnPrefix = "HADAL_";
-constexpr std::string_view kPeerPrefix = "VLLM_";
 // Read by tests and their tools; told by a launcher (rank_contract.h).
 constexpr std::string_view kNoOptions[] = {"HADAL_BUILD_DIR",  "HADAL_LM_EVAL",          "HADAL_SPEC_DATA",
                                            "HADAL_RANK",       "HADAL_WORLD_SIZE",       "HADAL_LOCAL_RANK",
@@ -71,26 +71,12 @@ const std::string* find_variable(const Environment& environment, const std::stri
   return nullptr;
 }
 
-// Errors for names with our prefix that are no options; warnings for near misses of the peer's names.
-Status check_variable_names(const OptionRegistry& registry, const Environment& environment,
-                            std::vector<std::string>& warnings) {
+Status check_own_variables(const OptionRegistry& registry, const Environment& environment) {
   const std::vector<std::string> own = own_variables(registry);
-  std::vector<std::string> peers;  // without the prefix, which would make all of them alike
-  for (const RegisteredOption& option : registry.options()) {
-    for (const std::string& name : option.peer_variables) peers.push_back(name.substr(kPeerPrefix.size()));
-  }
   for (const auto& [name, value] : environment) {
-    if (name.starts_with(kOwnPrefix)) {
-      if (std::find(own.begin(), own.end(), name) != own.end() || is_reserved(name, value)) continue;
-      return make_error(ErrorCode::kInvalidArgument, "environment: {} is not an option{}", name,
-                        did_you_mean(name, own));
-    }
-    if (!name.starts_with(kPeerPrefix)) continue;
-    const std::string rest = name.substr(kPeerPrefix.size());
-    if (std::find(peers.begin(), peers.end(), rest) != peers.end()) continue;
-    if (const std::string nearest = closest_name(rest, peers); !nearest.empty()) {
-      warnings.push_back(fmt::format("{} is not read (did you mean {}{}?)", name, kPeerPrefix, nearest));
-    }
+    if (!name.starts_with(kOwnPrefix) || is_reserved(name, value)) continue;
+    if (std::find(own.begin(), own.end(), name) != own.end()) continue;
+    return make_error(ErrorCode::kInvalidArgument, "environment: {} is not an option{}", name, did_you_mean(name, own));
   }
   return {};
 }
@@ -174,7 +160,7 @@ Status apply_sources(OptionRegistry& registry, const Environment& environment, s
   for (RegisteredOption& option : registry.options()) {
     if (option.option->count() > 0) option.origin = "flag";
   }
-  HADAL_RETURN_IF_ERROR(check_variable_names(registry, environment, warnings));
+  HADAL_RETURN_IF_ERROR(check_own_variables(registry, environment));
   HADAL_RETURN_IF_ERROR(apply_environment(registry, environment));
   if (const std::string path = config_path(registry); !path.empty()) {
     auto applied = apply_file(registry, path);
@@ -182,13 +168,16 @@ Status apply_sources(OptionRegistry& registry, const Environment& environment, s
       return make_error(ErrorCode::kInvalidArgument, "{}", applied.error().message);
     }
   }
-  return {};
+  return apply_peer_environment(registry, environment, warnings);
 }
 
 Json explain_config(const OptionRegistry& registry) {
   Json explained = Json::object();
   for (const RegisteredOption& option : registry.options()) {
     if (is_shown(option)) explained[option.name()] = {{"value", shown_value(option)}, {"origin", option.origin}};
+  }
+  for (const VariableNote& note : registry.variables()) {
+    explained["environment"][note.name] = {{"value", note.value}, {"meaning", note.meaning}};
   }
   return explained;
 }
@@ -203,6 +192,10 @@ std::string explain_config_table(const OptionRegistry& registry) {
     rows.push_back({option.name(), dump_json(value), option.origin + (option.has_effect ? "" : ", no effect here")});
     name_width = std::max(name_width, rows.back()[0].size());
     value_width = std::min<size_t>(40, std::max(value_width, rows.back()[1].size()));
+  }
+  for (const VariableNote& note : registry.variables()) {
+    rows.push_back({note.name, dump_json(note.value), "environment: " + note.meaning});
+    name_width = std::max(name_width, note.name.size());
   }
   std::string table;
   for (const auto& [name, value, origin] : rows) {

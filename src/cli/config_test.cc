@@ -7,6 +7,7 @@
 #include "cli/config_registry.h"
 #include "cli/config_sources.h"
 #include "cli/config_yaml.h"
+#include "cli/peer_environment.h"
 #include "cli/peer_flags.h"
 #include "cli/serve_options.h"
 #include "cli/server_flags.h"
@@ -25,6 +26,7 @@ class Options {
     add_serve_options(registry, model);
     add_server_flags(registry, server);
     add_peer_flags(registry);
+    add_peer_environment(registry);
     registry.add("--config", config_file, "");
   }
   void write_file(const std::string& text) {
@@ -184,12 +186,6 @@ TEST(ConfigSources, AMissingFileIsAWrongCommandLine) {
   ASSERT_FALSE(applied);
   EXPECT_EQ(applied.error().code, ErrorCode::kInvalidArgument);
   EXPECT_THAT(applied.error().message, HasSubstr("/nowhere/serve.yaml"));
-}
-
-TEST(ConfigSources, NearMissesOfThePeersNamesAreWarnings) {
-  Options options;
-  ASSERT_TRUE(options.apply({}, {{"VLLM_API_KEYS", "x"}, {"VLLM_MOE_N_SLICE", "1"}, {"VLLM_LOGGING_PREFIX", "x"}}));
-  EXPECT_THAT(options.warnings, ElementsAre(HasSubstr("VLLM_API_KEYS is not read (did you mean VLLM_API_KEY?)")));
 }
 
 TEST(ConfigSources, ExplainsEveryOptionAndShowsNoSecret) {

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <mutex>
 
+#include "cli/launch_nodes.h"
 #include "cli/launch_ray_lines.h"
 #include "support/test_files.h"
 
@@ -233,6 +234,30 @@ TEST(RayLauncher, NoSuchHelper) {
 TEST(RayLauncher, TheHelperIsAPartOfTheProgram) {
   EXPECT_TRUE(kRayHelper.starts_with("\"\"\"Starts and watches"));
   EXPECT_TRUE(kRayHelper.ends_with("os._exit(code)\n"));
+}
+
+TEST(LaunchedNodes, WhatHappensBeforeAnybodyListensIsKept) {
+  const std::string script = std::string(kTwoNodes) + R"(
+    echo '{"event": "log", "node": 1, "what": "early"}'
+    read -r order
+    echo '{"event": "log", "node": 1, "what": "late"}'
+    read -r order)";
+  const auto nodes = LaunchedNodes::prepare(shell(script), four_ranks());
+  ASSERT_TRUE(nodes) << nodes.error().message;
+  EXPECT_THAT((*nodes)->layout().ranks_per_node, ElementsAre(2, 2));
+  ASSERT_TRUE((*nodes)->start({}));
+  Told told;
+  (*nodes)->listen(told.listener());
+  EXPECT_EQ(told.next().what, "early");
+  EXPECT_EQ(told.next().what, "late");
+  (*nodes)->close();
+  EXPECT_FALSE((*nodes)->start({}));
+}
+
+TEST(LaunchedNodes, BackendsWithoutALauncherHaveNone) {
+  for (const char* backend : {"mp", "mpi", "external"})
+    EXPECT_EQ(*LaunchedNodes::prepare(backend, four_ranks()), nullptr);
+  EXPECT_FALSE(LaunchedNodes::prepare("slurm", four_ranks()));
 }
 
 class Commands {

@@ -3,6 +3,13 @@
 
 #include <gmock/gmock.h>
 
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdlib>
+
+#include "cli/launch_environment.h"
+#include "cli/rank_contract.h"
+
 namespace hadal {
 namespace {
 
@@ -193,6 +200,82 @@ TEST(LaunchSources, FlagsAreChecked) {
   }
   flags.master_port = 6000;
   EXPECT_THAT(place({}, flags, 2), HasSubstr("at head:6000"));
+}
+
+// The rank options of a command, and what a launcher makes of them.
+class Adopted {
+ public:
+  explicit Adopted(std::vector<std::string> arguments = {}) {
+    add_rank_options(registry_, options);
+    std::reverse(arguments.begin(), arguments.end());
+    app_.parse(std::move(arguments));
+    std::vector<std::string> warnings;
+    EXPECT_TRUE(apply_sources(registry_, {}, warnings));
+  }
+  ~Adopted() {
+    for (const auto& [name, value] : rank_environment({})) ::unsetenv(name.c_str());
+  }
+  // The error's message, or "".
+  std::string adopt(const Environment& environment) {
+    const Status status = adopt_launcher(registry_, environment, options);
+    return status ? "" : status.error().message;
+  }
+  static std::optional<RankContract> contract() { return read_rank_contract(current_environment()).value(); }
+
+ private:
+  CLI::App app_;
+  OptionRegistry registry_{app_};
+
+ public:
+  RankOptions options;
+};
+
+TEST(AdoptLauncher, OneProcessPerNodeBecomesFlags) {
+  Adopted pod({"--tensor-parallel-size=4"});
+  EXPECT_EQ(pod.adopt(lws("1", "2", "leader")), "");
+  EXPECT_EQ(pod.options.nnodes, 2);
+  EXPECT_EQ(pod.options.node_rank, 1);
+  EXPECT_EQ(pod.options.master_addr, "leader");
+  EXPECT_EQ(pod.options.master_port, 29501);
+  EXPECT_FALSE(Adopted::contract());
+}
+
+TEST(AdoptLauncher, OneProcessPerRankBecomesTheContract) {
+  Adopted rank;
+  const Environment key = {{"OMPI_MCA_orte_precondition_transports", "0123-4567"}};
+  EXPECT_EQ(rank.adopt(joined(open_mpi("1", "2", "1", "2"), key)), "");
+  EXPECT_EQ(rank.options.tensor_parallel_size, 2);
+  const auto contract = Adopted::contract();
+  ASSERT_TRUE(contract);
+  EXPECT_FALSE(contract->is_agent);
+  EXPECT_EQ(contract->identity.rank, 1);
+  EXPECT_EQ(contract->identity.local_world_size, 2);
+  EXPECT_EQ(contract->identity.master_port, 29501);
+  EXPECT_EQ(contract->identity.token, "0123-4567");
+}
+
+TEST(AdoptLauncher, RanksThatAreStartedOneByOneNeedASecret) {
+  Adopted rank({"--tensor-parallel-size=2"});
+  EXPECT_THAT(rank.adopt(slurm("0", "2", "0", "0", "1")),
+              AllOf(HasSubstr("HADAL_AUTH_TOKEN"), HasSubstr("--rank-token-file")));
+  EXPECT_FALSE(Adopted::contract());
+}
+
+TEST(AdoptLauncher, NothingChangesWithRayOrAContractOrAlone) {
+  for (const char* backend : {"--distributed-executor-backend=ray", "--distributed-executor-backend=mp"}) {
+    Adopted alone({backend, "--tensor-parallel-size=2"});
+    const Environment others = std::string(backend).ends_with("ray") ? lws("1", "2", "leader") : Environment{};
+    EXPECT_EQ(alone.adopt(others), "");
+    EXPECT_EQ(alone.options.nnodes, 1);
+  }
+  Adopted told;
+  EXPECT_EQ(told.adopt(joined(lws("1", "2", "leader"), {{"HADAL_RANK", "0"}})), "");
+  EXPECT_EQ(told.options.nnodes, 1);
+}
+
+TEST(AdoptLauncher, ContradictionsAreErrors) {
+  Adopted pod({"--tensor-parallel-size=4", "--nnodes=3", "--node-rank=1"});
+  EXPECT_THAT(pod.adopt(lws("1", "2", "leader")), HasSubstr("--nnodes 3 contradicts LWS_GROUP_SIZE"));
 }
 
 }  // namespace

@@ -59,15 +59,17 @@ Status first_problem(const std::vector<Error>& problems, const std::string& mode
                                                        problems.size() - 1, model));
 }
 
-}  // namespace
-
-Expected<OpenedModel> open_model(const ServeOptions& options) {
+// `with_text`: also what a server needs of the folder beside the weights.
+Expected<OpenedModel> open_parts(const ServeOptions& options, bool with_text) {
   OpenedModel opened;
   HADAL_ASSIGN_OR_RETURN(const KernelTable* kernels, choose_kernels(options));
   HADAL_RETURN_IF_ERROR(check_is_model_folder(options.model));
   ModelInspection model = inspect_model(options.model, *kernels);
   std::vector<Error> problems = std::move(model.problems);
-  opened.folder = open_serving_text_collecting(options.model, options.chat_template, model.hf, model.config, problems);
+  if (with_text) {
+    opened.folder =
+        open_serving_text_collecting(options.model, options.chat_template, model.hf, model.config, problems);
+  }
   HADAL_RETURN_IF_ERROR(first_problem(problems, options.model));
   opened.config = *model.config;
   HADAL_ASSIGN_OR_RETURN(opened.numerics, choose_numerics(options, opened.config));
@@ -80,13 +82,20 @@ Expected<OpenedModel> open_model(const ServeOptions& options) {
   HADAL_ASSIGN_OR_RETURN(opened.max_model_len, choose_max_model_len(options, opened.config));
   opened.num_threads = apply_tuning(*opened.numerics.kernels, options.num_threads);
   opened.memory_request = memory_request(options, model, opened);
-  // Rank 0 has divided the memory; what is free now depends on how far the others are.
-  if (options.ranks.place.rank > 0) return opened;
+  return opened;
+}
+
+}  // namespace
+
+Expected<OpenedModel> open_model(const ServeOptions& options) {
+  HADAL_ASSIGN_OR_RETURN(OpenedModel opened, open_parts(options, true));
   auto memory = plan_memory(opened.memory_request);
   if (!memory) return forward_error(std::move(memory), options.model);
   opened.memory = *memory;
   return opened;
 }
+
+Expected<OpenedModel> open_model_part(const ServeOptions& options) { return open_parts(options, false); }
 
 EngineOptions engine_options(const ServeOptions& options, const OpenedModel& opened) {
   EngineOptions engine;

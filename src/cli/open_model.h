@@ -32,6 +32,10 @@ struct OpenedModel {
 // not go with the model, or kResourceExhausted with the arithmetic.
 Expected<OpenedModel> open_model(const ServeOptions& options);
 
+// The same of a rank other than 0, or of a model that is only timed: without text, which stays empty, and without the
+// memory, which rank 0 divides. Errors: as open_model().
+Expected<OpenedModel> open_model_part(const ServeOptions& options);
+
 // Limits and kernels of an engine over the opened model. Requires a tokenizer.
 EngineOptions engine_options(const ServeOptions& options, const OpenedModel& opened);
 

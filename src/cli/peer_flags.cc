@@ -24,6 +24,10 @@ constexpr const char* kOwnLog = "use --log-level and --log-format";
 constexpr const char* kOneRank = "work is divided by --tensor-parallel-size only";
 constexpr const char* kOneProcess = "there is one process";
 constexpr const char* kChunked = "prefill is chunked under --max-num-batched-tokens";
+constexpr const char* kOneFolder = "the model folder is taken as it is";
+constexpr const char* kTextOnly = "the model takes and gives text only";
+constexpr const char* kNoWindow = "the model has no sliding window";
+constexpr const char* kNoTraces = "there are /metrics and log lines instead of traces";
 constexpr const char* kSameAnswers = "it would change the speed, never the answers";
 
 constexpr PeerFlag kAccepted[] = {
@@ -66,6 +70,40 @@ constexpr PeerFlag kAccepted[] = {
     {"--enable-server-load-tracking", false, kAlwaysOn},
     {"--enable-tokenizer-info-endpoint", false, kAlwaysOn},
     {"--fingerprint-mode", true, "the fingerprint names build and numerics"},
+    {"--task", true, "text is generated", "|auto|generate|"},
+    {"--runner", true, "text is generated", "|auto|generate|"},
+    {"--model-impl", true, "there is one implementation", "|auto|vllm|"},
+    {"--config-format", true, "the format is Hugging Face's", "|auto|hf|"},
+    {"--revision", true, kOneFolder},
+    {"--code-revision", true, kNoPython},
+    {"--tokenizer-revision", true, kOneFolder},
+    {"--download-dir", true, "nothing is downloaded"},
+    {"--hf-token", true, "nothing is downloaded"},
+    {"--ignore-patterns", true, "nothing is downloaded"},
+    {"--allowed-local-media-path", true, kTextOnly},
+    {"--limit-mm-per-prompt", true, kTextOnly},
+    {"--mm-processor-kwargs", true, kTextOnly},
+    {"--disable-mm-preprocessor-cache", false, kTextOnly},
+    {"--disable-sliding-window", false, kNoWindow},
+    {"--disable-cascade-attn", false, kSameAnswers},
+    {"--prefix-caching-hash-algo", true, kSameAnswers},
+    {"--compilation-config", true, kNoDevice},
+    {"--cuda-graph-sizes", true, kNoDevice},
+    {"--disable-custom-all-reduce", false, kNoDevice},
+    {"--disable-async-output-proc", false, kSameAnswers},
+    {"--multi-step-stream-outputs", true, "tokens are sent as they are made"},
+    {"--num-lookahead-slots", true, kSameAnswers},
+    {"--speculative-model", true, kSameAnswers},
+    {"--num-speculative-tokens", true, kSameAnswers},
+    {"--max-parallel-loading-workers", true, "weights are read by all cores"},
+    {"--ray-workers-use-nsight", false, "there is no GPU to profile"},
+    {"--tokenizer-pool-size", true, "use --worker-threads"},
+    {"--tokenizer-pool-type", true, "use --worker-threads"},
+    {"--use-tqdm-on-load", false, kAlwaysOn},
+    {"--otlp-traces-endpoint", true, kNoTraces},
+    {"--collect-detailed-traces", true, kNoTraces},
+    {"--show-hidden-metrics-for-version", true, "no metric is hidden"},
+    {"--enable-sleep-mode", false, "an idle server sleeps by itself"},
     {"--enable-reasoning", false, "use --reasoning-parser; it is chosen from the model when absent"},
 };
 
@@ -74,6 +112,15 @@ constexpr PeerFlag kRefused[] = {
     {"--tool-parser-plugin", true, "no Python runs in this server; --tool-call-parser has the parsers there are"},
     {"--enable-lora", false, "adapters are not served"},
     {"--lora-modules", true, "adapters are not served"},
+    {"--max-loras", true, "adapters are not served"},
+    {"--enable-prompt-adapter", false, "adapters are not served"},
+    {"--skip-tokenizer-init", false, "the server needs the tokenizer"},
+    {"--logits-processor-pattern", true, "no Python runs in this server"},
+    {"--worker-cls", true, "no Python runs in this server"},
+    {"--worker-extension-cls", true, "no Python runs in this server"},
+    {"--quantization-param-path", true, "scales of the cache come from --measurements"},
+    {"--calculate-kv-scales", false, "scales of the cache come from --measurements, or are 1"},
+    {"--kv-transfer-config", true, "prefill and decode run in one server"},
     {"--hf-overrides", true, "the model folder's config.json is what counts"},
     {"--rope-scaling", true, "the model folder's config.json is what counts"},
     {"--rope-theta", true, "the model folder's config.json is what counts"},
@@ -88,7 +135,10 @@ bool accepts(const PeerFlag& flag, const std::string& value, const std::string& 
 }  // namespace
 
 void add_peer_flags(OptionRegistry& registry) {
-  for (const PeerFlag& flag : kAccepted) registry.add_without_effect(flag.name, flag.takes_value);
+  for (const PeerFlag& flag : kAccepted) {
+    registry.add_without_effect(flag.name, flag.takes_value);
+    if (std::string_view(flag.name) == "--hf-token") registry.hide_value();
+  }
   for (const PeerFlag& flag : kRefused) registry.add_without_effect(flag.name, flag.takes_value);
 }
 

@@ -12,6 +12,7 @@
 #include "base/resource_limits.h"
 #include "bench/ceilings.h"
 #include "bench/machine.h"
+#include "bench/network_plan.h"
 #include "bench/plan.h"
 #include "cli/command.h"
 #include "cli/memory_plan.h"
@@ -30,10 +31,13 @@ struct PlanOptions {
   std::string model;
   std::vector<std::string> machines;
   std::string ceilings;
+  std::string network = "25gbe";
+  int num_nodes = 1;
   PlanRequest request;
   bool json = false;
 };
 PlanOptions g_options;
+const CLI::App* g_plan = nullptr;
 
 Expected<ModelConfig> read_config(const std::string& model) {
   const std::filesystem::path path(model);
@@ -192,6 +196,23 @@ Status check_request(const PlanRequest& request, const ModelConfig& config) {
   return {};
 }
 
+// Of the first machine asked for, or this one.
+Status print_network(const PlanOptions& options, const ModelConfig& config) {
+  HADAL_ASSIGN_OR_RETURN(const Network network, parse_network(options.network));
+  const std::string name = options.machines.empty() ? kThisMachine : options.machines.front();
+  HADAL_ASSIGN_OR_RETURN(const Machine machine, find_machine(options, name));
+  HADAL_ASSIGN_OR_RETURN(const NetworkPlan plan, plan_network(config, machine, network, options.num_nodes));
+  if (options.json) {
+    Json out = network_plan_to_json(plan);
+    out["model"] = options.model;
+    out["machine"] = machine_to_json(machine);
+    fmt::print("{}\n", out.dump(2));
+  } else {
+    fmt::print("{}{}: {}\n", network_plan_text(plan), machine.name, machine.title);
+  }
+  return {};
+}
+
 int report_error(const Error& error) {
   std::fprintf(stderr, "hadal: %s\n", error.message.c_str());
   const bool usage = error.code == ErrorCode::kInvalidArgument || error.code == ErrorCode::kNotFound;
@@ -199,12 +220,20 @@ int report_error(const Error& error) {
 }
 
 int run_plan() {
+  if (g_plan->got_subcommand(kPlanBucketsCommand.name)) return kPlanBucketsCommand.run();
+  if (g_options.model.empty()) {  // not CLI11's required(): `plan buckets` needs no model
+    return report_error({ErrorCode::kInvalidArgument, "--model is missing: give a model folder or a config.json"});
+  }
   const auto config = read_config(g_options.model);
   if (!config) return report_error(config.error());
   if (g_options.request.context_tokens == 0) {
     g_options.request.context_tokens = std::min(PlanRequest{}.context_tokens, config->max_position_embeddings);
   }
   if (const auto checked = check_request(g_options.request, *config); !checked) return report_error(checked.error());
+  if (g_options.num_nodes != 1) {
+    const Status printed = print_network(g_options, *config);
+    return printed ? kExitOk : report_error(printed.error());
+  }
   const auto plans = make_plans(g_options, *config);
   if (!plans) return report_error(plans.error());
   if (g_options.json) {
@@ -218,7 +247,7 @@ int run_plan() {
 void add_plan_command(CLI::App& program) {
   g_options.request.context_tokens = 0;
   CLI::App* command = program.add_subcommand("plan", "What fits and how fast it would be, here and on other machines");
-  command->add_option("model,--model", g_options.model, "Model folder, or a config.json alone")->required();
+  command->add_option("model,--model", g_options.model, "Model folder, or a config.json alone (required)");
   command->add_option("--machine", g_options.machines,
                       "auto (this one), a name of the built-in table, or a JSON file; default: auto and the table");
   command->add_option("--ceilings", g_options.ceilings,
@@ -226,10 +255,20 @@ void add_plan_command(CLI::App& program) {
   command->add_option("--context", g_options.request.context_tokens,
                       "Tokens per sequence; default: 32768 or the model's limit");
   command->add_option("--concurrency", g_options.request.concurrency, "Sequences at once")->capture_default_str();
+  command->add_option("--nnodes", g_options.num_nodes,
+                      "Print what so many nodes of the first machine tell each other in a step, by layout");
+  command
+      ->add_option("--network", g_options.network,
+                   "Between them: 1gbe, 25gbe, 100gbe, 200gb-rdma, or microseconds of an exchange and GB/s, as 30,2.9")
+      ->capture_default_str();
   command->add_flag("--json", g_options.json, "One JSON object on stdout");
+  kPlanBucketsCommand.add(*command);
+  command->get_subcommand(kPlanBucketsCommand.name)->allow_extras();
+  g_plan = command;
   command->footer(
       "Exit codes: 0 done, 1 it does not fit the one machine asked for, or failed, 2 wrong command line.\n"
-      "Example:\n  hadal plan --model config.json --machine 8x-gaudi2 --context 32768");
+      "Example:\n  hadal plan --model config.json --machine 8x-gaudi2 --context 32768\n"
+      "  hadal plan --model config.json --nnodes 2 --network 25gbe --machine 2x-epyc-9005");
 }
 
 }  // namespace

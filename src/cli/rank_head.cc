@@ -47,6 +47,7 @@ Expected<std::shared_ptr<RankHead>> RankHead::start(RankHeadOptions options) {
 }
 
 RankHead::~RankHead() {
+  server_.reset();  // so that ranks that still wait for a group end by themselves
   if (options_.launcher != nullptr) options_.launcher->close();
   processes_.reset();
 }
@@ -82,7 +83,11 @@ Status RankHead::start_local(int rank) {
     peers_[static_cast<size_t>(rank)].running = true;
     peers_[static_cast<size_t>(rank)].has_joined = false;
   }
-  return processes_->start({.rank = rank, .node_rank = 0, .arguments = {"worker"}, .env = rank_environment(contract)});
+  const double join_s = std::chrono::duration<double>(options_.ranks.join_timeout).count();
+  return processes_->start({.rank = rank,
+                            .node_rank = 0,
+                            .arguments = {"worker", "--join-timeout", fmt::format("{}", join_s)},
+                            .env = rank_environment(contract)});
 }
 
 int RankHead::first_rank(int node_rank) const {
@@ -103,6 +108,9 @@ Status RankHead::start_node(int node_rank) {
   contract.identity.local_world_size = unit.num_ranks;
   contract.identity.node_rank = node_rank;
   contract.identity.generation = std::max(0, generation_);
+  // An address is this node's own; a name may be the same everywhere.
+  if (contract.identity.interface_name.find_first_of(".:") != std::string::npos)
+    contract.identity.interface_name.clear();
   unit.env = rank_environment(contract);
   {
     const std::lock_guard lock(mutex_);
@@ -149,19 +157,18 @@ void RankHead::launch_event(const LaunchEvent& event) {
 
 // Tells the model, once per group.
 void RankHead::lose(const std::string& what) {
-  std::function<void(const std::string&)> lost;
   {
     const std::lock_guard lock(mutex_);
     if (!is_together_) return;
     is_together_ = false;
     state_ = what;
-    lost = lost_;
   }
-  if (lost) lost(what);
+  const std::lock_guard lock(lost_mutex_);
+  if (lost_) lost_(what);
 }
 
 void RankHead::on_loss(std::function<void(const std::string&)> lost) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(lost_mutex_);
   lost_ = std::move(lost);
 }
 
@@ -214,6 +221,7 @@ Status RankHead::count_restart(int rank, const std::string& how) {
                          restarts_.size(), kRestartWindow.count())));
   }
   restarts_.push_back(now);
+  counted_ = true;
   const std::string state = fmt::format("{}: {}; restart {} of {}", describe(rank), how, restarts_.size(), limit);
   log_warning("{}", state);
   const std::lock_guard lock(mutex_);
@@ -222,6 +230,7 @@ Status RankHead::count_restart(int rank, const std::string& how) {
 }
 
 Expected<AssembledRanks> RankHead::assemble() {
+  counted_ = false;
   for (;;) {
     HADAL_RETURN_IF_ERROR(begin_generation());
     HADAL_RETURN_IF_ERROR(wait_for_all());
@@ -232,11 +241,14 @@ Expected<AssembledRanks> RankHead::assemble() {
       HADAL_RETURN_IF_ERROR(count_restart(0, groups.error().message));
       continue;
     }
+    // A group that breaks again and again is no better than a rank that ends again and again.
+    if (assembled_ && !counted_) HADAL_RETURN_IF_ERROR(count_restart(0, "the group broke"));
     assembled_ = true;
     const std::lock_guard lock(mutex_);
     transport_ = groups->transport;
     for (Peer& peer : peers_) peer.has_joined = true;
     is_together_ = true;
+    state_.clear();
     return AssembledRanks{.groups = std::move(*groups), .generation = static_cast<uint32_t>(generation_)};
   }
 }
@@ -250,6 +262,7 @@ Status RankHead::begin_generation() {
   ++generation_;
   const std::lock_guard lock(mutex_);
   is_together_ = false;
+  if (generation_ > 0) state_ = state_.empty() ? "the ranks are brought together again" : state_;
   for (Peer& peer : peers_) peer.report = {};
   return {};
 }

@@ -88,6 +88,7 @@ class RankHead final : public RankAssembly {
   int generation_ = -1;
   bool assembled_ = false;  // ever
   std::deque<Clock::time_point> restarts_;
+  bool counted_ = false;         // a restart in this assembly
   std::map<int, int> num_ends_;  // by node: end_key numbers used
 
   mutable std::mutex mutex_;
@@ -97,6 +98,8 @@ class RankHead final : public RankAssembly {
   bool is_together_ = false;
   bool cancelled_ = false;
   std::string state_, fatal_, transport_;
+
+  std::mutex lost_mutex_;  // held while it is called
   std::function<void(const std::string&)> lost_;
 
   std::unique_ptr<RankProcesses> processes_;  // last: its callback uses the rest

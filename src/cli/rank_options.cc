@@ -1,11 +1,8 @@
 #include "cli/rank_options.h"
 
-#include <sys/random.h>
-
 #include <CLI/CLI.hpp>
 #include <cstdlib>
 
-#include "base/check.h"
 #include "base/file.h"
 #include "cli/config_registry.h"
 
@@ -41,7 +38,7 @@ void add_rank_options(OptionRegistry& registry, RankOptions& options) {
       ->check(CLI::Range(0, 65535).description(""))
       ->capture_default_str();
   registry.add("--headless", options.headless, "No HTTP server here: for nodes other than 0");
-  registry.add("--rank-interface", options.interface_name,
+  registry.add("--rank-interface,--iface", options.interface_name,
                "Network interface or own address for traffic between ranks [the one that leads to --master-addr]");
   registry.add("--rank-token-file", options.token_file,
                "File with the secret that ranks of different machines share [$HADAL_AUTH_TOKEN]");
@@ -88,14 +85,6 @@ Expected<std::string> read_rank_token(const std::string& token_file) {
   const size_t end = text->find_first_of("\r\n");
   std::string token = text->substr(0, end);
   if (token.empty()) return make_error(ErrorCode::kInvalidArgument, "--rank-token-file {} is empty", token_file);
-  return token;
-}
-
-std::string make_rank_token() {
-  unsigned char bits[16];
-  HADAL_CHECK(getrandom(bits, sizeof bits, 0) == sizeof bits, "no random numbers");
-  std::string token;
-  for (const unsigned char byte : bits) token += fmt::format("{:02x}", byte);
   return token;
 }
 

@@ -50,7 +50,5 @@ Status check_rank_options(const RankOptions& options);
 
 // The group's token: the variable's, else the file's. Empty: neither is given. Errors: kInvalidArgument.
 Expected<std::string> read_rank_token(const std::string& token_file);
-// 128 random bits in hexadecimal.
-std::string make_rank_token();
 
 }  // namespace hadal

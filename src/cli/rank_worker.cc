@@ -90,7 +90,7 @@ Status RankWorker::load() {
   }
   const int share = bind_to_share(identity.local_rank, identity.local_world_size, default_num_threads());
   if (serve.num_threads == 0) serve.num_threads = share;
-  HADAL_ASSIGN_OR_RETURN(OpenedModel opened, open_model(serve));
+  HADAL_ASSIGN_OR_RETURN(OpenedModel opened, open_model_part(serve));
   num_threads_ = opened.num_threads;
   HADAL_ASSIGN_OR_RETURN(model_, load_opened_model(serve, opened));
   state_.model = model_.get();

@@ -17,6 +17,7 @@
 #include "cli/config_sources.h"
 #include "cli/launch_environment.h"
 #include "cli/open_model.h"
+#include "cli/peer_environment.h"
 #include "cli/peer_flags.h"
 #include "cli/rank_serving.h"
 #include "cli/sampling_defaults.h"
@@ -25,6 +26,7 @@
 #include "cli/server_flags.h"
 #include "cli/service_notify.h"
 #include "cli/serving_certificate.h"
+#include "cli/serving_folder.h"
 #include "cli/version.h"
 #include "engine/engine.h"
 #include "server/server.h"
@@ -202,6 +204,7 @@ int run_serve() {
   }
   const ServeOptions& options = g_options.model;
   if (const auto code = run_other_ranks(options)) return *code;
+  if (const Status folder = check_is_model_folder(options.model); !folder) return fail(folder.error());
   log_info("non-default args: {}", dump_json(non_default_values(*g_options.registry)));
   StopSignals& signals = *new StopSignals;  // its thread lives as long as the process
   const char* notify_socket = std::getenv("NOTIFY_SOCKET");
@@ -232,6 +235,7 @@ void add_serve_command(CLI::App& program) {
   add_serve_options(registry, g_options.model);
   add_server_flags(registry, g_options.server);
   add_peer_flags(registry);
+  add_peer_environment(registry);
   registry.begin_group("Configuration");
   registry.add("--config", g_options.config_file,
                "YAML file with these options by name; the environment (HADAL_PORT=8000) and flags win over it");

@@ -97,7 +97,6 @@ void add_machine_options(OptionRegistry& registry, ServeOptions& options) {
   registry.add("--log-level", options.log_level, "debug, info, warning, error")
       ->transform(CLI::IsMember({"debug", "info", "warning", "error", "critical"}, CLI::ignore_case).description(""))
       ->capture_default_str();
-  registry.read_peer_variable("VLLM_LOGGING_LEVEL");
   registry.add("--log-format", options.log_format, "human lines or JSON lines")
       ->check(CLI::IsMember({"human", "json"}))
       ->capture_default_str();

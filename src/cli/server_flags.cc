@@ -35,7 +35,6 @@ void add_access_flags(OptionRegistry& registry, ServerFlags& flags) {
   ServerOptions& server = flags.server;
   registry.begin_group("Access");
   registry.add("--api-key", server.api_keys, "Keys clients must send; several are allowed");
-  registry.read_peer_variable("VLLM_API_KEY");
   registry.hide_value();
   registry.add("--api-key-file", flags.api_key_file, "File with more keys, one a line; # begins a comment");
   registry.add("--metrics-need-key", server.metrics_need_key, "/metrics needs a key too");
@@ -82,7 +81,6 @@ void add_page_flags(OptionRegistry& registry, ServerFlags& flags) {
   registry.add("--disable-fastapi-docs", flags.disable_api_docs, "No /openapi.json and /docs");
   registry.add("--disable-web-chat", flags.disable_web_chat, "No chat page at /");
   registry.add("--dev-mode", flags.server.dev_mode, "Routes that show the inside, as /server_info");
-  registry.read_peer_variable("VLLM_SERVER_DEV_MODE");
 }
 
 void add_log_flags(OptionRegistry& registry, ServerFlags& flags) {
@@ -122,7 +120,6 @@ void add_limit_flags(OptionRegistry& registry, ServerFlags& flags) {
   add_size(registry, "--max-unsent-bytes", http.max_unsent_bytes, "Of an answer; a slower reader is cut off");
   add_count(registry, "--max-connections", http.max_connections, "Open connections");
   registry.add_seconds("--keep-alive-timeout", http.idle_timeout, "Seconds a connection may idle between requests");
-  registry.read_peer_variable("VLLM_HTTP_TIMEOUT_KEEP_ALIVE");
   registry.add_seconds("--header-timeout", http.header_timeout, "Seconds for the head of a request");
   registry.add_seconds("--body-timeout", http.body_timeout, "Seconds for its body");
   registry.add_seconds("--write-timeout", http.write_timeout, "Seconds a client may take nothing of its answer");

@@ -46,6 +46,17 @@ Status check_tokenizer_fits(const Tokenizer& tokenizer, const ModelConfig& confi
                     tokenizer.vocab_size(), config.vocab_size);
 }
 
+// A model's ID on the hubs: how to get the folder from either.
+std::string download_advice(const std::string& id, const std::string& folder) {
+  return fmt::format(
+      ". If it is the ID of a model, download it first, from Hugging Face or from ModelScope, and give the folder "
+      "that this makes:\n"
+      "  hf download {0} --local-dir {1}    (in older versions: huggingface-cli download {0} --local-dir {1})\n"
+      "  modelscope download --model {0} --local_dir {1}\n"
+      "then --model {1}",
+      id, folder);
+}
+
 }  // namespace
 
 Status check_is_model_folder(const std::filesystem::path& dir) {
@@ -53,14 +64,11 @@ Status check_is_model_folder(const std::filesystem::path& dir) {
   if (std::filesystem::is_directory(dir, ignored)) return {};
   const bool exists = std::filesystem::exists(dir, ignored);
   const std::string name = dir.string();
-  const bool looks_like_hub_id = !exists && dir.is_relative() && std::count(name.begin(), name.end(), '/') == 1;
+  const bool looks_like_hub_id = !exists && dir.is_relative() && std::count(name.begin(), name.end(), '/') == 1 &&
+                                 !name.starts_with(".") && !dir.filename().empty();
   return make_error(exists ? ErrorCode::kInvalidArgument : ErrorCode::kNotFound, "{}: {}{}", name,
                     exists ? "not a folder; give the folder that holds config.json" : "no such folder",
-                    looks_like_hub_id
-                        ? fmt::format(". Download it first: huggingface-cli download {0} --local-dir DIR, "
-                                      "or modelscope download --model {0} --local_dir DIR",
-                                      name)
-                        : "");
+                    looks_like_hub_id ? download_advice(name, dir.filename().string()) : "");
 }
 
 ServingFolder open_serving_text_collecting(const std::filesystem::path& dir, const std::string& chat_template,

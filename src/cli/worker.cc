@@ -1,18 +1,14 @@
 // hadal worker: a node's agent, which starts the ranks of its node and starts lost ones again, or one rank, as the
 // environment says (rank_contract.h). All else comes from rank 0.
 #include <CLI/CLI.hpp>
-#include <chrono>
-#include <condition_variable>
-#include <csignal>
-#include <cstdio>
-#include <deque>
-#include <mutex>
+#include <memory>
 #include <string>
 
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/config_registry.h"
 #include "cli/launch_environment.h"
+#include "cli/peer_environment.h"
 #include "cli/rank_agent.h"
 #include "cli/rank_contract.h"
 #include "cli/rank_options.h"
@@ -47,9 +43,22 @@ Expected<RankContract> choose_contract(const RankOptions& ranks) {
   return node_contract(ranks);
 }
 
+// A rank inherits the environment of the server that started it, whose other options are not for it.
+Environment own_environment(const OptionRegistry& registry) {
+  Environment own;
+  for (const auto& [name, value] : current_environment()) {
+    bool is_known = !name.starts_with("HADAL_");
+    for (const RegisteredOption& option : registry.options()) {
+      for (const std::string& flag : option.names) is_known = is_known || environment_name(flag) == name;
+    }
+    if (is_known) own.emplace_back(name, value);
+  }
+  return own;
+}
+
 int run_worker() {
   std::vector<std::string> warnings;
-  if (auto applied = apply_sources(*g_options.registry, current_environment(), warnings); !applied) {
+  if (auto applied = apply_sources(*g_options.registry, own_environment(*g_options.registry), warnings); !applied) {
     return fail(applied.error());
   }
   if (auto adopted = adopt_launcher(*g_options.registry, current_environment(), g_options.ranks); !adopted) {
@@ -58,7 +67,7 @@ int run_worker() {
   auto contract = choose_contract(g_options.ranks);
   if (!contract) return fail(contract.error());
   // Each node may have its own name for the network.
-  if (contract->identity.interface_name.empty()) contract->identity.interface_name = g_options.ranks.interface_name;
+  if (!g_options.ranks.interface_name.empty()) contract->identity.interface_name = g_options.ranks.interface_name;
   if (contract->is_agent) {
     const auto code = run_rank_agent({.identity = contract->identity,
                                       .version = kVersion,
@@ -85,6 +94,7 @@ void add_worker_command(CLI::App& program) {
   registry.add("--threads", g_options.num_threads, "Compute threads of each rank here [as rank 0 says]")
       ->check(CLI::Range(0, 4096));
   add_rank_options(registry, g_options.ranks);
+  add_peer_environment(registry);
   command->footer(
       "The secret that ranks of different machines share comes from $HADAL_AUTH_TOKEN or --rank-token-file.\n"
       "Example:\n  hadal worker --nnodes 2 --node-rank 1 --tensor-parallel-size 2 --master-addr 10.0.0.1");

@@ -5,6 +5,7 @@
 #include <gloo/rendezvous/store.h>
 #include <gloo/transport/tcp/device.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -242,9 +243,16 @@ void Mesh::give_up(const std::string& why) {
   }
 }
 
+// Gloo writes to connections whose other side may have gone, which must be an error and not the end of the process.
+void ignore_broken_pipes() {
+  struct sigaction now {};
+  if (sigaction(SIGPIPE, nullptr, &now) == 0 && now.sa_handler == SIG_DFL) signal(SIGPIPE, SIG_IGN);
+}
+
 }  // namespace
 
 Expected<std::shared_ptr<GlooMesh>> GlooMesh::connect(KeyValueStore& store, const GlooGroupOptions& options) {
+  ignore_broken_pipes();
   if (options.world_size < 1 || options.rank < 0 || options.rank >= options.world_size || options.chunk_bytes < 256) {
     return make_error(ErrorCode::kInvalidArgument, "rank {} of {}, chunks of {} bytes", options.rank,
                       options.world_size, options.chunk_bytes);

@@ -21,10 +21,11 @@ struct RendezvousOptions {
   std::map<std::string, std::string> facts;
 };
 
-// Serves until it is destroyed. Thread-safe; owns one thread. Strangers cost at most a connection and 10 s.
+// Serves until it is destroyed. Thread-safe; owns one thread. Strangers cost at most 128 connections of 16 KiB, for 10
+// s each; ranks at most 65,536 keys of 256 bytes and 256 MiB of values.
 class RendezvousServer {
  public:
-  // Errors: kIo naming address and port.
+  // Errors: kIo naming address and port; kInvalidArgument for an address that means all interfaces.
   static Expected<std::unique_ptr<RendezvousServer>> start(const RendezvousOptions& options);
   ~RendezvousServer();
   uint16_t port() const;

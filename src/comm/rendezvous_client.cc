@@ -138,8 +138,14 @@ Expected<std::unique_ptr<KeyValueStore>> connect_rendezvous(const RendezvousOpti
     freeaddrinfo(found);
     if (fd >= 0) {
       auto client = std::make_unique<RendezvousClient>(fd, where);
-      HADAL_RETURN_IF_ERROR(client->hello(options, rank, timeout));
-      return client;
+      const Status known = client->hello(options, rank, left_until(deadline));
+      if (known) return client;
+      // A server that had too many strangers, or is just being restarted.
+      if (known.error().code != ErrorCode::kUnavailable || left_until(deadline).count() == 0) {
+        return forward_error(Status(known));
+      }
+      std::this_thread::sleep_for(milliseconds(50));
+      continue;
     }
     if (left_until(deadline).count() == 0) {
       return make_error(ErrorCode::kUnavailable,

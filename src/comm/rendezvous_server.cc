@@ -24,7 +24,11 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr size_t kMaxConnections = 1024;
+constexpr size_t kMaxStrangers = 128;        // connections that have not shown the token; then the oldest one goes
+constexpr size_t kMaxHelloBytes = 16 << 10;  // kept of a stranger
+constexpr size_t kMaxUnsentBytes = 1 << 20;  // then nothing more is read from a rank that does not read
 constexpr size_t kMaxKeys = 65536;
+constexpr size_t kMaxTotalBytes = 256 << 20;  // of all values
 constexpr size_t kMaxKeyBytes = 256;
 constexpr size_t kMaxValueBytes = 64 << 10;
 constexpr milliseconds kHelloTime{10'000};
@@ -50,12 +54,16 @@ bool equal_in_constant_time(const std::string& a, const std::string& b) {
 }
 
 Expected<int> listen_on(const RendezvousOptions& options, uint16_t* port) {
+  if (options.address.empty() || options.address == "0.0.0.0" || options.address == "::") {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "rendezvous address \"{}\": give the one address that the other nodes reach, ports of ranks are "
+                      "not opened on all interfaces",
+                      options.address);
+  }
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE;
   addrinfo* found = nullptr;
-  const int resolved = getaddrinfo(options.address.empty() ? nullptr : options.address.c_str(),
-                                   std::to_string(options.port).c_str(), &hints, &found);
+  const int resolved = getaddrinfo(options.address.c_str(), std::to_string(options.port).c_str(), &hints, &found);
   if (resolved != 0) {
     return make_error(ErrorCode::kIo, "rendezvous address {}: {}", options.address, gai_strerror(resolved));
   }
@@ -106,6 +114,7 @@ struct RendezvousServer::Impl {
   std::atomic<bool> stopping{false};
   std::list<Connection> connections;
   std::map<std::string, std::string> values;
+  size_t num_bytes = 0;  // of all values
   bool changed = false;  // a value was set: look at all that wait
   std::thread thread;
 };
@@ -126,8 +135,9 @@ void RendezvousServer::Impl::loop() {
     entries = {{.fd = wake, .events = POLLIN, .revents = 0},
                {.fd = connections.size() < kMaxConnections ? listener : -1, .events = POLLIN, .revents = 0}};
     for (const Connection& connection : connections) {
-      const short out = connection.unsent.empty() ? 0 : POLLOUT;
-      entries.push_back({.fd = connection.fd, .events = static_cast<short>(POLLIN | out), .revents = 0});
+      const int in = connection.unsent.size() < kMaxUnsentBytes ? POLLIN : 0;
+      const int out = connection.unsent.empty() ? 0 : POLLOUT;
+      entries.push_back({.fd = connection.fd, .events = static_cast<short>(in | out), .revents = 0});
     }
     poll(entries.data(), entries.size(), next_timeout_ms());
     changed = false;
@@ -162,6 +172,12 @@ void RendezvousServer::Impl::accept_all() {
     const int fd = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) return;
     connections.emplace_back().fd = fd;
+    const auto is_stranger = [](const Connection& connection) { return !connection.known && connection.fd >= 0; };
+    if (static_cast<size_t>(std::count_if(connections.begin(), connections.end(), is_stranger)) > kMaxStrangers) {
+      const auto oldest = std::find_if(connections.begin(), connections.end(), is_stranger);
+      close(oldest->fd);
+      connections.erase(oldest);
+    }
   }
 }
 
@@ -195,6 +211,9 @@ void RendezvousServer::Impl::read(Connection& connection) {
   }
   if (connection.closing) return;
   connection.received.append(buffer, static_cast<size_t>(got));
+  if (!connection.known && connection.received.size() > kMaxHelloBytes) {
+    return refuse(connection, "a greeting of more than 16 KiB: not a hadal rank?");
+  }
   while (!connection.closing && connection.wanted.empty()) {
     auto frame = take_frame(connection.received);
     if (!frame) return refuse(connection, frame.error().message);
@@ -247,7 +266,12 @@ void RendezvousServer::Impl::set(Connection& connection, Frame&& frame) {
     return refuse(connection, fmt::format("set takes a key of at most {} and a value of at most {} bytes, {} keys",
                                           kMaxKeyBytes, kMaxValueBytes, kMaxKeys));
   }
-  values[std::move(frame.strings[0])] = std::move(frame.strings[1]);
+  std::string& value = values[std::move(frame.strings[0])];
+  if (num_bytes - value.size() + frame.strings[1].size() > kMaxTotalBytes) {
+    return refuse(connection, fmt::format("the ranks have left more than {} bytes here", kMaxTotalBytes));
+  }
+  num_bytes += frame.strings[1].size() - value.size();
+  value = std::move(frame.strings[1]);
   changed = true;
   answer(connection, FrameKind::kOk);
 }

@@ -83,6 +83,7 @@ TEST(Rendezvous, RefusesStrangersAndOtherPrograms) {
   } cases[] = {
       {"GET / HTTP/1.1\r\n\r\n", "not a hadal rank"},
       {std::string("\0\0\0\0", 4), "a frame of 0 bytes"},
+      {encode_frame({FrameKind::kHello, {std::string(20'000, 'x')}}), "a greeting of more than 16 KiB"},
       {std::string("\1\0\0\0\x63", 5), "kind 99"},
       {std::string("\6\0\0\0\1\xff\xff\xff\xff\0", 10), "do not fit"},
       {encode_frame({FrameKind::kSet, {"key", "value"}}), "wrong token"},
@@ -94,6 +95,29 @@ TEST(Rendezvous, RefusesStrangersAndOtherPrograms) {
   };
   for (const auto& test : cases) EXPECT_THAT(talk(server->port(), test.bytes), HasSubstr(test.answer));
   EXPECT_TRUE(connect_rendezvous(options_of(server->port()), 1, kLong)) << "and lives on";
+}
+
+TEST(Rendezvous, StrangersDoNotKeepRanksOut) {
+  const auto server = RendezvousServer::start(options_of()).value();
+  std::vector<int> silent;
+  for (int i = 0; i < 300; ++i) {
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in where{.sin_family = AF_INET, .sin_port = htons(server->port()), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    ASSERT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&where), sizeof where), 0);
+    silent.push_back(fd);
+  }
+  EXPECT_TRUE(connect_rendezvous(options_of(server->port()), 1, kLong));
+  char byte;
+  EXPECT_EQ(recv(silent[0], &byte, 1, 0), 0) << "the oldest ones are gone";
+  for (const int fd : silent) close(fd);
+}
+
+TEST(Rendezvous, ListensOnOneAddressOnly) {
+  for (const char* everywhere : {"", "0.0.0.0", "::"}) {
+    auto options = options_of();
+    options.address = everywhere;
+    EXPECT_THAT(RendezvousServer::start(options).error().message, HasSubstr("not opened on all interfaces"));
+  }
 }
 
 TEST(Rendezvous, SaysWhyThereIsNoConnection) {

@@ -18,6 +18,9 @@ bool contains(std::span<const int32_t> ids, int32_t id) { return std::find(ids.b
 // Room for generated tokens made at once; longer answers grow it geometrically.
 constexpr size_t kReservedTokens = 1024;
 
+// Ranks lost while a request ran, after which it may be the reason.
+constexpr int kMaxLosses = 2;
+
 using Clock = std::chrono::steady_clock;
 double steady_seconds() { return std::chrono::duration<double>(Clock::now().time_since_epoch()).count(); }
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
@@ -184,8 +187,10 @@ Status EngineCore::recover() {
   const std::string why = fmt::format("a rank was lost while this request ran: {}", model_->trouble());
   open_.drop();
   std::vector<Sequence*> started;
+  for (Sequence* sequence : queues_.running) ++sequence->num_losses;
   for (const auto& [id, sequence] : sequences_) {
-    if (sequence->num_generated_tokens() > 0) started.push_back(sequence.get());
+    const bool is_suspect = sequence->num_losses > kMaxLosses;
+    if (sequence->num_generated_tokens() > 0 || is_suspect) started.push_back(sequence.get());
   }
   for (Sequence* sequence : started) finish(sequence, FinishReason::kError, why);
   while (!queues_.running.empty()) planner_.preempt(queues_.running.back());

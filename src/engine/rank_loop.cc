@@ -9,7 +9,7 @@ namespace {
 
 // Rank 0 sends at least a ping each heartbeat, but only once its own part of a step is done.
 std::chrono::milliseconds patience(const RankedModelOptions& options) {
-  return std::max(3 * options.timeout, options.heartbeat + std::chrono::milliseconds(30'000));
+  return options.heartbeat + 3 * options.timeout;
 }
 
 class RankLoop {
@@ -20,6 +20,10 @@ class RankLoop {
   Expected<bool> run() {
     state_.model->set_communicator(ranks_.groups.data.get());
     auto stopped = loop();
+    if (!stopped) {
+      ranks_.groups.data->give_up(stopped.error().message);
+      ranks_.groups.control->give_up(stopped.error().message);
+    }
     state_.model->drop_step();
     state_.model->set_communicator(nullptr);
     return stopped;

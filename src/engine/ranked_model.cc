@@ -69,6 +69,7 @@ class RankedModel final : public ForwardModel {
 
   mutable std::mutex state_mutex_;  // after step_mutex_
   std::optional<std::string> lost_;
+  std::string reason_;  // of the restoring
   bool restoring_ = false;
   bool stopping_ = false;
   std::mutex wake_mutex_;              // held while the engine is woken
@@ -116,7 +117,10 @@ Status RankedModel::adopt(AssembledRanks&& ranks) {
 
 std::string RankedModel::trouble() const {
   const std::lock_guard lock(state_mutex_);
-  if (restoring_) return assembly_->state();
+  if (restoring_) {
+    std::string state = assembly_->state();
+    return state.empty() ? reason_ : state;
+  }
   return lost_.value_or("");
 }
 
@@ -139,6 +143,8 @@ void RankedModel::lose(const std::string& what) {
 // Ranks may differ now in what they ran: whatever went wrong, they must meet again.
 Status RankedModel::broken(Error error) {
   is_open_ = false;
+  ranks_.groups.data->give_up(error.message);
+  ranks_.groups.control->give_up(error.message);
   lose(error.message);
   return tl::unexpected<Error>(Error{ErrorCode::kUnavailable, std::move(error.message)});
 }
@@ -238,6 +244,7 @@ Status RankedModel::restore() {
     {
       const std::lock_guard state_lock(state_mutex_);
       restoring_ = true;
+      reason_ = lost_.value_or("the ranks are brought together");
       lost_.reset();
     }
     {

@@ -34,7 +34,8 @@ class RankAssembly {
   virtual std::string state() const = 0;
   // From any thread: an assemble() that runs, or comes, ends soon.
   virtual void cancel() = 0;
-  // `lost` is called from any thread, with what happened, when a rank that had joined ends. Once, before assemble().
+  // `lost` is called from any thread, with what happened, when a rank that had joined ends. Before assemble(); empty:
+  // nobody is called any more.
   virtual void on_loss(std::function<void(const std::string&)> lost) = 0;
 };
 

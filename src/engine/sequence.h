@@ -35,6 +35,7 @@ struct Sequence {
   std::vector<TokenOutput> prompt_outputs;
   int64_t num_cached_tokens = 0;  // at first admission
   bool admitted = false;          // ever
+  int num_losses = 0;             // recover() while it ran
   bool in_open_step = false;      // a member of OpenPrefill's batch
   std::chrono::steady_clock::time_point submitted;
   double queue_time_s = 0;  // from submitted to first admission

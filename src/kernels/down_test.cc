@@ -14,6 +14,7 @@ struct Source {
   std::vector<int32_t> y_rows;  // empty: identity
   std::vector<float> weights;   // empty: ones
   int64_t tokens = 0;
+  int64_t leaf = -1;
 };
 
 // `tokens` distinct rows out of `num_rows`, ascending, as routing lists them.
@@ -60,7 +61,8 @@ std::vector<float> run_down(const KernelTable& table, const std::vector<Source>&
                      .ldh = s.w->w.cols + 1,
                      .num_tokens = s.tokens,
                      .y_rows = s.y_rows.empty() ? nullptr : s.y_rows.data(),
-                     .weights = s.weights.empty() ? nullptr : s.weights.data()});
+                     .weights = s.weights.empty() ? nullptr : s.weights.data(),
+                     .leaf = s.leaf});
   }
   const int64_t rows = sources.front().w->w.rows;
   std::vector<float> y(num_tokens * rows, ActOutput::kPoison);
@@ -156,40 +158,101 @@ TEST_P(Down, MoreTokensThanOneTile) {
   }
 }
 
-// What tensor parallelism rests on: two ranks that own half of the columns and half of the leaves each.
-TEST_P(Down, HalvesAddUpToTheSameBits) {
-  Random random(14);
-  const int64_t num_tokens = 9, rows = 64, cols = 512;
-  for (DType dtype : {DType::kF8E4M3, DType::kBF16}) {
-    const auto whole = random_sources(random, dtype, rows, {cols, cols, cols}, num_tokens);
-    const auto want = run_down(table(), whole, 16, num_tokens);
-    std::vector<float> sum(want.size(), 0.0f);
-    for (int64_t rank = 0; rank < 2; ++rank) {
-      std::vector<Source> shard;
-      for (const Source& s : whole) {
-        const size_t size = dtype_size_bytes(dtype);
-        std::vector<std::byte> bytes;
-        std::vector<float> scales, h;
-        const auto half = [rank](const auto& from, int64_t row_elements, auto& to) {
-          for (auto at = from.begin(); at != from.end(); at += row_elements) {
-            to.insert(to.end(), at + rank * row_elements / 2, at + (rank + 1) * row_elements / 2);
-          }
-        };
-        half(s.w->source, cols * static_cast<int64_t>(size), bytes);
-        half(s.w->block_scales, cols / kScaleBlock, scales);
-        half(s.h, cols, h);
-        Source part;
-        part.w = std::unique_ptr<TestMatrix>(new TestMatrix(dtype, rows, cols / 2, bytes, scales));
-        part.h = h;
-        part.y_rows = s.y_rows;
-        part.weights = s.weights;
-        part.tokens = s.tokens;
-        shard.push_back(std::move(part));
-      }
-      const auto y = run_down(table(), shard, 8, num_tokens);
-      for (size_t i = 0; i < y.size(); ++i) sum[i] = rank == 0 ? y[i] : sum[i] + y[i];
+// Columns [begin, end) of the sources, as a rank has them.
+std::vector<Source> part_of(const std::vector<Source>& whole, int64_t rank, int64_t world_size) {
+  std::vector<Source> parts;
+  for (const Source& s : whole) {
+    const int64_t cols = s.w->w.cols, width = cols / world_size, begin = rank * width;
+    Source part;
+    part.w = std::make_unique<TestMatrix>(*s.w, 0, s.w->w.rows, begin, begin + width);
+    for (int64_t i = 0; i < s.tokens; ++i) {
+      const auto row = s.h.begin() + i * cols + begin;
+      part.h.insert(part.h.end(), row, row + width);
     }
-    EXPECT_TRUE(same_bits(sum, want)) << dtype_name(dtype);
+    part.y_rows = s.y_rows;
+    part.weights = s.weights;
+    part.tokens = s.tokens;
+    part.leaf = s.leaf;
+    parts.push_back(std::move(part));
+  }
+  return parts;
+}
+
+// Pairwise, as the leaves.
+std::vector<float> join(std::vector<std::vector<float>> sums) {
+  for (; sums.size() > 1; sums.resize(sums.size() / 2)) {
+    for (size_t i = 0; i < sums.size() / 2; ++i) {
+      for (size_t j = 0; j < sums[0].size(); ++j) sums[i][j] = sums[2 * i][j] + sums[2 * i + 1][j];
+    }
+  }
+  return sums[0];
+}
+
+// What tensor parallelism rests on: ranks that own equal parts of the columns and of the leaves each. Parts that are
+// whole scale blocks, that begin inside one, and that cut pairs of columns in two.
+TEST_P(Down, PartsAddUpToTheSameBits) {
+  Random random(14);
+  const int64_t num_tokens = 15, rows = 70;
+  for (DType dtype : kWeightDTypes) {
+    for (int64_t leaf_cols : {1, 3, 8, 20, 33, 128}) {
+      const int64_t cols = 16 * leaf_cols;
+      const auto whole = random_sources(random, dtype, rows, {cols, cols, cols, 2 * cols}, num_tokens);
+      const auto want = run_down(table(), whole, 16, num_tokens);
+      for (int64_t world_size : {2, 4, 8, 16}) {
+        std::vector<std::vector<float>> sums;
+        for (int64_t rank = 0; rank < world_size; ++rank) {
+          sums.push_back(run_down(table(), part_of(whole, rank, world_size), 16 / world_size, num_tokens));
+        }
+        EXPECT_TRUE(same_bits(join(std::move(sums)), want))
+            << fmt::format("{} leaves of {}, {} ranks", dtype_name(dtype), leaf_cols, world_size);
+      }
+    }
+  }
+}
+
+// What expert parallelism rests on: experts belong to leaves as a whole, four to each; the last source is cut. Ranks
+// have the experts of their leaves.
+TEST_P(Down, WholeSourcesOfALeafAddUpToTheSameBits) {
+  Random random(15);
+  const int64_t num_tokens = 15, rows = 40, cols = 136, leaves = 4;
+  for (DType dtype : {DType::kF8E4M3, DType::kBF16}) {
+    auto whole =
+        random_sources(random, dtype, rows, {cols, cols, cols, cols, cols, cols, cols, cols, cols}, num_tokens);
+    for (size_t i = 0; i < 8; ++i) whole[i].leaf = static_cast<int64_t>(i) / 2;
+    const auto want = run_down(table(), whole, leaves, num_tokens);
+    // The definition, leaf by leaf.
+    std::vector<std::vector<float>> by_leaf;
+    for (int64_t leaf = 0; leaf < leaves; ++leaf) {
+      std::vector<float> sum(num_tokens * rows, 0.0f);
+      for (size_t i = 0; i < whole.size(); ++i) {
+        const bool shared = i + 1 == whole.size();
+        if (!shared && whole[i].leaf != leaf) continue;
+        std::vector<Source> one;
+        one.push_back(std::move(part_of(whole, shared ? leaf : 0, shared ? leaves : 1)[i]));
+        one[0].leaf = -1;
+        const auto product = run_down(reference(), one, 1, num_tokens);
+        for (size_t j = 0; j < sum.size(); ++j) sum[j] += product[j];
+      }
+      by_leaf.push_back(std::move(sum));
+    }
+    const auto expected = join(std::move(by_leaf));
+    const auto exact = run_down(reference(), whole, leaves, num_tokens);
+    EXPECT_TRUE(same_bits(exact, expected));
+    for (int64_t world_size : {2, 4}) {
+      std::vector<std::vector<float>> sums;
+      for (int64_t rank = 0; rank < world_size; ++rank) {
+        std::vector<Source> mine, cut = part_of(whole, rank, world_size), all = part_of(whole, 0, 1);
+        const int64_t leaves_each = leaves / world_size;
+        for (size_t i = 0; i < 8; ++i) {
+          if (all[i].leaf / leaves_each != rank) continue;
+          all[i].leaf -= rank * leaves_each;
+          mine.push_back(std::move(all[i]));
+        }
+        mine.push_back(std::move(cut.back()));
+        sums.push_back(run_down(table(), mine, leaves_each, num_tokens));
+      }
+      EXPECT_TRUE(same_bits(join(std::move(sums)), want)) << dtype_name(dtype) << " " << world_size;
+    }
   }
 }
 

@@ -103,6 +103,28 @@ struct TestMatrix {
   }
   TestMatrix(TestMatrix&&) = delete;
 
+  // Rows [row_begin, row_end) and columns [col_begin, col_end) of another one, as a rank holds them.
+  TestMatrix(const TestMatrix& whole, int64_t row_begin, int64_t row_end, int64_t col_begin, int64_t col_end) {
+    const auto size = static_cast<int64_t>(dtype_size_bytes(whole.w.dtype));
+    for (int64_t row = row_begin; row < row_end; ++row) {
+      const auto at = whole.source.begin() + row * whole.w.cols * size;
+      source.insert(source.end(), at + col_begin * size, at + col_end * size);
+    }
+    w = {.dtype = whole.w.dtype,
+         .rows = row_end - row_begin,
+         .cols = col_end - col_begin,
+         .col_offset = col_begin % kScaleBlock,
+         .row_offset = row_offset_of_part(row_begin, row_end - row_begin)};
+    panels = AlignedBytes(w.panels_bytes());
+    pack_panels(w, source.data(), w.cols, panels.data(), 0, w.num_panels());
+    w.panels = panels.data();
+    if (w.dtype != DType::kF8E4M3) return;
+    panel_scales.resize(w.num_scales());
+    pack_scales(w, whole.block_scales.data() + col_begin / kScaleBlock, blocks(whole.w.cols), row_begin,
+                panel_scales.data());
+    w.scales = panel_scales.data();
+  }
+
   static int64_t blocks(int64_t n) { return (n + kScaleBlock - 1) / kScaleBlock; }
 };
 

@@ -107,6 +107,28 @@ TEST_P(Linear, BitsDoNotDependOnGrouping) {
   }
 }
 
+// What a rank has of the rows: wherever it begins, inside panels and scale blocks.
+TEST_P(Linear, PartsOfTheRowsGiveTheSameBits) {
+  Random random(6);
+  constexpr int64_t kRows = 300, kCols = 301, kTokens = 14;
+  for (DType dtype : kWeightDTypes) {
+    const TestMatrix whole = random_matrix(random, dtype, kRows, kCols);
+    const auto x = random_bf16_values(random, kTokens * kCols);
+    const auto want = run_linear(table(), whole.w, x, kTokens, {}, kTokens, 0, whole.w.num_panels());
+    for (const auto& [begin, end] :
+         {std::pair<int64_t, int64_t>{0, 150}, {7, 8}, {100, 150}, {120, 290}, {128, 300}, {96, 129}, {250, 300}}) {
+      SCOPED_TRACE(fmt::format("{} rows {} to {}", dtype_name(dtype), begin, end));
+      const TestMatrix part(whole, begin, end, 0, kCols);
+      const auto got = run_linear(table(), part.w, x, kTokens, {}, kTokens, 0, part.w.num_panels());
+      for (int64_t t = 0; t < kTokens; ++t) {
+        const float* row = &got[t * (end - begin + 5)];
+        ASSERT_EQ(std::memcmp(row, &want[t * (kRows + 5) + begin], (end - begin) * sizeof(float)), 0) << "token " << t;
+        for (int64_t i = end - begin; i < end - begin + 5; ++i) ASSERT_EQ(row[i], ActOutput::kPoison);
+      }
+    }
+  }
+}
+
 TEST_P(Linear, DecodesEveryCodeExactly) {
   // One column per code and x = 1 in one place at a time: y is the code's value itself.
   std::vector<std::byte> codes(256 * 2);
@@ -231,6 +253,26 @@ TEST_P(GateUp, AgreesWithReferenceAndWithItself) {
         }
         const auto alone = run_gate_up(table(), gate.w, up.w, x, tokens, {static_cast<int32_t>(t)});
         ASSERT_EQ(std::memcmp(alone.data(), &got[t * rows], rows * sizeof(float)), 0);
+      }
+    }
+  }
+}
+
+TEST_P(GateUp, PartsOfTheRowsGiveTheSameBits) {
+  Random random(7);
+  constexpr int64_t kRows = 200, kCols = 96, kTokens = 13;
+  std::vector<int32_t> identity;
+  for (int32_t t = 0; t < kTokens; ++t) identity.push_back(t);
+  for (DType dtype : {DType::kF8E4M3, DType::kBF16}) {
+    const TestMatrix gate = random_matrix(random, dtype, kRows, kCols), up = random_matrix(random, dtype, kRows, kCols);
+    const auto x = random_bf16_values(random, kTokens * kCols, 0.1f);
+    const auto want = run_gate_up(table(), gate.w, up.w, x, kTokens, identity);
+    for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 100}, {100, 200}, {120, 137}, {9, 18}}) {
+      SCOPED_TRACE(fmt::format("{} rows {} to {}", dtype_name(dtype), begin, end));
+      const TestMatrix gate_part(gate, begin, end, 0, kCols), up_part(up, begin, end, 0, kCols);
+      const auto got = run_gate_up(table(), gate_part.w, up_part.w, x, kTokens, identity);
+      for (int64_t t = 0; t < kTokens; ++t) {
+        ASSERT_EQ(std::memcmp(&got[t * (end - begin)], &want[t * kRows + begin], (end - begin) * sizeof(float)), 0);
       }
     }
   }

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
+
 #include "kernels/kernel_test_support.h"
 
 namespace hadal {
@@ -56,6 +59,49 @@ TEST(PackedMatrix, MovesEveryByteOnceAndPadsWithZero) {
       }
     }
   }
+}
+
+// What a rank holds: every element of its rows and columns with the scale that it has in the whole, nothing beside.
+TEST(PackedMatrix, PartsKeepElementsAndScales) {
+  Random random(42);
+  for (DType dtype : kWeightDTypes) {
+    const TestMatrix whole = random_matrix(random, dtype, 300, 270);
+    for (const auto& [row, rows, col, cols] : {std::array<int64_t, 4>{0, 300, 0, 270},
+                                               {0, 150, 135, 135},
+                                               {120, 40, 128, 100},
+                                               {144, 48, 33, 33},
+                                               {100, 200, 255, 15},
+                                               {299, 1, 127, 2}}) {
+      SCOPED_TRACE(fmt::format("{} rows {} + {}, columns {} + {}", dtype_name(dtype), row, rows, col, cols));
+      const TestMatrix part(whole, row, row + rows, col, col + cols);
+      const PackedMatrix& w = part.w;
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t c = 0; c < cols; ++c) {
+          ASSERT_EQ(packed_element(w, r, c), packed_element(whole.w, row + r, col + c)) << r << "," << c;
+          if (dtype != DType::kF8E4M3) continue;
+          ASSERT_EQ(w.scales[(w.row_offset + r) / kPanelRows * w.num_scale_cols() + (w.col_offset + c) / kScaleBlock],
+                    whole.block_scales[(row + r) / kScaleBlock * 3 + (col + c) / kScaleBlock]);
+        }
+      }
+      // All other elements are zero: as many bytes differ from zero as in the source.
+      const auto not_zero = [](const std::byte* bytes, int64_t n) {
+        return n - std::count(bytes, bytes + n, std::byte{0});
+      };
+      EXPECT_EQ(not_zero(w.panels, w.panels_bytes()),
+                not_zero(part.source.data(), static_cast<int64_t>(part.source.size())));
+    }
+  }
+}
+
+// Panels keep to the grid of the whole only where they would straddle a block of scales otherwise.
+TEST(PackedMatrix, PartsBeginInsideAPanelWhereTheyMust) {
+  EXPECT_EQ(row_offset_of_part(0, 500), 0);
+  EXPECT_EQ(row_offset_of_part(16, 16), 0);
+  EXPECT_EQ(row_offset_of_part(16, 112), 0);
+  EXPECT_EQ(row_offset_of_part(16, 113), 16);
+  EXPECT_EQ(row_offset_of_part(120, 8), 0);
+  EXPECT_EQ(row_offset_of_part(120, 9), 24);
+  EXPECT_EQ(row_offset_of_part(1408, 88), 0);
 }
 
 TEST(PackedMatrix, ReadsElementsBack) {

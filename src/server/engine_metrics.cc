@@ -159,6 +159,8 @@ void EngineMetrics::add_step_counters(MetricsRegistry* registry) {
   planning_seconds = counter("hadal_step_planning_seconds_total", "Time of planning steps.");
   sampling_seconds = counter("hadal_step_sampling_seconds_total", "Time of sampling tokens.");
   barriers = counter("hadal_step_barriers_total", "Parallel loops run.");
+  collectives = counter("hadal_step_collectives_total", "Sums over ranks and messages between them.");
+  comm_bytes = counter("hadal_step_comm_bytes_total", "Bytes given to collectives, or sent, or received.");
   threads = &registry->gauge("hadal_step_threads", "Threads of a forward pass.");
 }
 
@@ -189,6 +191,8 @@ void EngineMetrics::count_step(const StepRecord& step) {
     phases[i].kv_bytes->add(cost.kv_bytes);
     phases[i].flops->add(cost.flops);
     barriers->add(static_cast<double>(cost.num_barriers));
+    collectives->add(static_cast<double>(cost.num_collectives));
+    comm_bytes->add(cost.comm_bytes);
   }
   steps->add();
   step_seconds->add(step.duration_s);

@@ -81,6 +81,8 @@ struct EngineMetrics {
   Counter* planning_seconds;
   Counter* sampling_seconds;
   Counter* barriers;
+  Counter* collectives;
+  Counter* comm_bytes;
   Gauge* threads;
 
  private:

@@ -136,6 +136,7 @@ void FakeEngine::run_step(std::unique_lock<std::mutex>& lock) {
   record.forward.num_threads = 3;
   record.forward.of(StepPhase::kExperts) = {
       .wall_s = 0.25, .busy_s = 0.5, .weight_bytes = 7, .flops = 9, .num_barriers = 2};
+  record.forward.of(StepPhase::kCommunication) = {.comm_bytes = 11, .num_collectives = 4};
   record.forward.of(StepPhase::kHead) = {.kv_bytes = 5, .num_barriers = 1};
   if (observer_ && record.num_generated_tokens > 0) observer_(record);
   changed_.notify_all();

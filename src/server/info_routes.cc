@@ -84,6 +84,10 @@ void handle_version(const RouteCall& call) {
 }
 
 void handle_metrics(const RouteCall& call) {
+  call.state->metrics()
+      .registry()
+      .gauge("hadal_ready", "1 while /health answers 200.")
+      .set(why_unhealthy(*call.state).empty() ? 1 : 0);
   call.exchange->respond(
       {.body = call.state->metrics().registry().text(), .content_type = "text/plain; version=0.0.4; charset=utf-8"});
 }

@@ -378,6 +378,8 @@ TEST(Server, MetricsCountExactly) {
   EXPECT_EQ(s.metric("hadal_step_seconds_total"), 50);
   EXPECT_EQ(s.metric("hadal_step_sampling_seconds_total"), 12.5);
   EXPECT_EQ(s.metric("hadal_step_barriers_total"), 300);
+  EXPECT_EQ(s.metric("hadal_step_collectives_total"), 400);
+  EXPECT_EQ(s.metric("hadal_step_comm_bytes_total"), 1100);
   EXPECT_EQ(s.metric("hadal_step_threads"), 3);
   EXPECT_EQ(s.metric(R"(hadal_step_phase_seconds_total{phase="experts"})"), 25);
   EXPECT_EQ(s.metric(R"(hadal_step_phase_busy_seconds_total{phase="experts"})"), 50);

@@ -12,7 +12,7 @@ from serving import REPOSITORY, Server
 
 BINARY = Path(os.environ.get("HADAL_BUILD_DIR", REPOSITORY / "build/release")) / "bin/hadal"
 NANO = REPOSITORY / "models/nano"
-LOSSES = ["attention", "experts", "dense", "norms", "routing", "head", "sampling", "barriers", "idle"]
+LOSSES = ["attention", "experts", "dense", "norms", "routing", "head", "sampling", "comm", "barriers", "idle"]
 SPREADS = ["seconds", "tokens_per_s"]
 NUMBERS = ["weight_bytes", "kv_bytes", "flops", "gb_per_s", "gflops", "read_bandwidth", "ceiling_share", "target_share"]
 

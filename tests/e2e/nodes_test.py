@@ -33,16 +33,15 @@ class TwoNodes(unittest.TestCase):
     expected: list[tuple]
 
     def serve(self, *args: str, env: dict[str, str] | None = None) -> Server:
-        server = self.machines.server(*args, env={**TOKEN, **(env or {})})
-        self.addCleanup(lambda: server.stop(signal.SIGKILL) if server.process.poll() is None else None)
-        return server
+        return self.machines.server(*args, env={**TOKEN, **(env or {})})
 
     def work(self, *args: str, env: dict[str, str] | None = None) -> subprocess.Popen:
         process = self.machines.hadal("worker", *args, env={**TOKEN, **(env or {})})
 
         def end() -> None:
             process.kill()
-            process.communicate()
+            process.wait()
+            process.stderr.close()
 
         self.addCleanup(end)
         return process

@@ -1,5 +1,6 @@
 """Real Ray, from PyPI: two nodes in two network namespaces, joined as the Gaudi guide joins them. The helper alone first, with
-shells for agents: agents run on their node, are followed, and end with whatever dies above them.
+shells for agents: agents run on their node, are followed, and end with whatever dies above them. Then hadal on both nodes.
+The tests build on each other: the cluster grows.
 Needs the right to make network namespaces (root), and PyPI or a build folder that has Ray already."""
 from __future__ import annotations
 
@@ -9,11 +10,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
+from ranks_answers import answers, answers_of_one_process
 from ray_helper import PATIENCE, Helper, ends
-from two_machines import ADDRESS, TwoMachines
+from serving import REPOSITORY, Server
+from two_machines import ADDRESS, BINARY, TwoMachines
 from virtual_environment import SKIPPED, Unavailable, make_environment
 
 RAY = "ray==2.60.0"
@@ -30,11 +34,18 @@ class RayMachines(TwoMachines):
                           "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token",
                           "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"})
 
-    def start_head(self) -> str:
-        return self.run("head", f"ray start --head --node-ip-address={ADDRESS['head']} --port={PORT}")
+    def start_head(self) -> None:
+        """As the guide does."""
+        self.run("head", f"source scripts/quickstart/set_head_node.sh {ADDRESS['head']} eth0 && "
+                         f"ray start --head --node-ip-address=$VLLM_HOST_IP --port={PORT}")
 
-    def start_worker(self) -> str:
-        return self.run("worker", f"ray start --address='{ADDRESS['head']}:{PORT}'")
+    def start_worker(self) -> None:
+        self.run("worker", f"source scripts/quickstart/set_worker_node.sh {ADDRESS['head']} {ADDRESS['worker']} eth0 && "
+                           f"ray start --address='{ADDRESS['head']}:{PORT}'")
+
+    def agents(self) -> list[int]:
+        """Processes of hadal on the worker."""
+        return [pid for pid in self.processes("worker") if Path(f"/proc/{pid}/exe").resolve() == BINARY.resolve()]
 
     def close(self) -> None:
         super().close()
@@ -96,6 +107,51 @@ class RealRay(unittest.TestCase):
         error = helper.event("error")
         self.assertEqual(error["code"], "invalid_argument")
         self.assertIn("/proc/self/environ is not the same program on all nodes", error["what"])
+
+
+    def serve(self, *args: str) -> Server:
+        return self.machines.server("--distributed-executor-backend", "ray", *args,
+                                    env={"VLLM_HOST_IP": ADDRESS["head"], "GLOO_SOCKET_IFNAME": "eth0"})
+
+    def wait_for_health(self, server: Server, status: int) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while (found := server.call("GET", "/health")[0]) != status:
+            self.assertLess(time.monotonic(), deadline, f"/health says {found}\n" + "\n".join(server.lines))
+            time.sleep(0.05)
+
+    def test_5_serves_with_the_tokens_of_one_process_and_heals(self):
+        expected = answers_of_one_process()
+        with self.serve("--tensor-parallel-size", "2") as server:
+            self.assertEqual(answers(server), expected)
+            self.assertGreaterEqual(len(self.machines.agents()), 2)  # the agent and its rank
+            for what in ("processes", "their parent"):
+                killed = self.machines.agents()
+                if what == "their parent":  # Ray's actor; the others end with it
+                    killed = [pid for pid in map(parent, killed) if pid not in killed]
+                for pid in killed:
+                    os.kill(pid, signal.SIGKILL)
+                self.wait_for_health(server, 503)
+                self.wait_for_health(server, 200)
+                self.assertEqual(answers(server), expected, what)
+        deadline = time.monotonic() + PATIENCE
+        while self.machines.agents() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.assertEqual(self.machines.agents(), [])
+
+    def test_6_four_ranks_on_two_nodes(self):
+        with self.serve("--tensor-parallel-size", "4") as server:
+            self.assertEqual(answers(server), answers_of_one_process())
+
+    def test_7_what_does_not_fit_is_said_before_anything_is_loaded(self):
+        server = self.serve("--tensor-parallel-size", "64", "--nnodes", "4")
+        done = subprocess.run(server.command, env=server.env, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        for text in ("64 ranks need 4 nodes with 16 CPUs each, and Ray has 2", "(missing)", f"ray start --address='{ADDRESS['head']}:{PORT}'"):
+            self.assertIn(text, done.stderr)
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
 
 
 def main() -> None:

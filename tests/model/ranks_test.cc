@@ -2,37 +2,19 @@
 // widths that end inside scale blocks and panels, steps in pieces. With expert parallelism every number of ranks gives
 // the bits of one rank under the same flag. Ranks are threads here, each with a model of its own.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
+#include <algorithm>
 #include <array>
-#include <cstring>
-#include <functional>
 #include <map>
-#include <stdexcept>
-#include <thread>
 
-#include "comm/local_communicator.h"
-#include "formats/hf_config.h"
-#include "model/inspect.h"
-#include "model/memory_needs.h"
 #include "numerics_plans.h"
+#include "rank_threads.h"
 #include "support/test_files.h"
-#include "tiny_model.h"
 
 namespace hadal {
 namespace {
 
 constexpr int64_t kTile = 8;
-
-// Rows of a head, columns of o_proj and widths of MLPs end inside scale blocks and panels, leaves of experts have odd
-// widths.
-Json ragged_config() {
-  Json config = tiny_config();
-  const Json changes = Json::parse(R"({"num_attention_heads": 8, "qk_nope_head_dim": 24, "v_head_dim": 20,
-    "intermediate_size": 264, "moe_intermediate_size": 72, "vocab_size": 520})");
-  for (const auto& [key, value] : changes.items()) config[key] = value;
-  return config;
-}
 
 Json plain_config() {
   Json config = tiny_config_without_lora();
@@ -63,70 +45,6 @@ const std::filesystem::path& checkpoint_of(const Model& model) {
     write_tiny_checkpoint(dir, model.config(), model.weights);
   }
   return dir;
-}
-
-// Joins `world_size` threads to a group and calls body(rank, communicator) on each. What one of them throws is thrown
-// again when all are done.
-using RankBody = std::function<void(int rank, std::unique_ptr<Communicator> communicator)>;
-void run_ranks(int world_size, const RankBody& body) {
-  const SegmentSizes sizes = {.world_size = world_size, .slot_bytes = 1 << 16, .piece_bytes = 4096};
-  const int fd = SharedSegment::create(sizes).value();
-  std::vector<std::string> errors(static_cast<size_t>(world_size));
-  std::vector<std::thread> threads;
-  for (int rank = 0; rank < world_size; ++rank) {
-    threads.emplace_back([&, rank] {
-      try {
-        body(rank, join_local_group(fd, {.rank = rank, .sizes = sizes, .timeout = std::chrono::minutes(2)}).value());
-      } catch (const std::exception& error) {
-        errors[static_cast<size_t>(rank)] = error.what();
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  close(fd);
-  std::string text;
-  for (const std::string& error : errors) text += error.empty() ? "" : error + "\n";
-  if (!text.empty()) throw std::runtime_error(text);
-}
-
-using Logits = std::vector<std::vector<float>>;
-using Scenario = std::function<Logits(TestRunner&)>;
-
-// Of rank 0; one rank needs no communicator.
-Logits run_scenario(const std::filesystem::path& dir, TestRunner::Options options, int world_size, bool expert_parallel,
-                    const Scenario& scenario) {
-  options.slice = {.world_size = world_size, .expert_parallel = expert_parallel};
-  if (world_size == 1) {
-    TestRunner runner(dir, options);
-    return scenario(runner);
-  }
-  Logits logits;
-  run_ranks(world_size, [&](int rank, std::unique_ptr<Communicator> communicator) {
-    TestRunner::Options mine = options;
-    mine.slice.rank = rank;
-    mine.communicator = communicator.get();
-    TestRunner runner(dir, mine);
-    Logits got = scenario(runner);
-    if (rank == 0) logits = std::move(got);
-  });
-  return logits;
-}
-
-void expect_same_bits(const Logits& got, const Logits& wanted) {
-  ASSERT_EQ(got.size(), wanted.size());
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    ASSERT_EQ(got[i].size(), wanted[i].size());
-    ASSERT_EQ(std::memcmp(got[i].data(), wanted[i].data(), got[i].size() * sizeof(float)), 0) << "position " << i;
-  }
-}
-
-// A prompt in chunks (full tiles in the expanded form, a tail), then tokens one by one.
-Logits prefill_and_decode(TestRunner& runner) {
-  TestSequence sequence = runner.make_sequence(random_ids(47, 512, 7), kTile);
-  sequence.expanded_end = 40;
-  TestSequence* const sequences[] = {&sequence};
-  for (const int64_t chunk : {27, 16, 1, 1, 2}) runner.step(sequences, {&chunk, 1});
-  return sequence.logits;
 }
 
 class Ranks : public testing::TestWithParam<std::tuple<size_t, Isa>> {
@@ -163,6 +81,73 @@ INSTANTIATE_TEST_SUITE_P(Tiny, Ranks,
                          testing::Combine(testing::Range<size_t>(0, std::size(kModels)),
                                           testing::ValuesIn(available_isas())),
                          test_name);
+
+// An open prompt with company and another sequence that decodes between pieces: ranks agree where pieces end, whether
+// their workers are alike or not.
+class RanksInPieces : public testing::TestWithParam<bool> {};
+
+TEST_P(RanksInPieces, GiveTheBitsOfOne) {
+  const bool equal_workers = GetParam();
+  const std::filesystem::path& dir = checkpoint_of(kModels[1]);
+  const Scenario scenario = [](TestRunner& runner) {
+    TestSequence prompt = runner.make_sequence(random_ids(43, 512, 7), kTile);
+    TestSequence company = runner.make_sequence(random_ids(43, 512, 8), kTile);
+    TestSequence decoding = runner.make_sequence(random_ids(60, 512, 9), kTile);
+    decoding.expanded_end = 0;
+    TestSequence* const both[] = {&prompt, &company};
+    const auto decode = [&] {
+      if (decoding.num_done < 60) runner.step(std::array{&decoding}, std::array<int64_t, 1>{1});
+    };
+    runner.step_in_pieces(both, std::array<int64_t, 2>{27, 1}, 2, decode);
+    runner.step_in_pieces(both, std::array<int64_t, 2>{16, 1}, 1, decode);
+    while (decoding.num_done < 60) decode();
+    Logits all = std::move(prompt.logits);
+    for (const TestSequence* sequence : {&company, &decoding}) {
+      all.insert(all.end(), sequence->logits.begin(), sequence->logits.end());
+    }
+    return all;
+  };
+  TestRunner::Options options = {.num_threads = 2, .num_blocks = 256, .max_tokens_between = 1};
+  const Logits wanted = run_scenario(dir, options, 1, false, scenario);
+  ASSERT_EQ(wanted.size(), 43u + 2 + 60);
+  const auto threads_of = [&](int rank) { return equal_workers ? 2 : 1 + rank; };
+  expect_same_bits(run_scenario(dir, options, 4, false, scenario, threads_of), wanted);
+}
+
+INSTANTIATE_TEST_SUITE_P(Workers, RanksInPieces, testing::Bool(),
+                         [](const auto& test) { return test.param ? "equal" : "unequal"; });
+
+// Inputs quantised in groups of 128 columns: equal where ranks have whole groups.
+TEST(RanksQuantised, WholeGroupsGiveTheBitsOfOne) {
+  static TempDir root;
+  Json config = tiny_config();
+  config["moe_intermediate_size"] = 256;
+  config["v_head_dim"] = 64;
+  write_tiny_checkpoint(root.path() / "model", config, SynthWeights::kFp8);
+  for (const Isa isa : available_isas()) {
+    SCOPED_TRACE(isa_name(isa));
+    const TestRunner::Options options = {.isa = isa, .numerics = fp8_dynamic_plan(), .num_blocks = 96};
+    for (const bool expert_parallel : {false, true}) {
+      const Logits wanted = run_scenario(root.path() / "model", options, 1, expert_parallel, prefill_and_decode);
+      expect_same_bits(run_scenario(root.path() / "model", options, 2, expert_parallel, prefill_and_decode), wanted);
+    }
+  }
+}
+
+// Plans that quantise weights with given scales, inputs with measured ones, or not at all. (Scales that a rank takes
+// from its own columns, of weight rows or of tokens, are another's by as much as the columns differ.)
+TEST(RanksQuantised, GivenScalesGiveTheBitsOfOne) {
+  const std::filesystem::path& dir = checkpoint_of(kModels[1]);
+  NumericsPlan fixed = gaudi2_static_plan();
+  fixed.fixed_weight_scale = scale_from_amax(0.5F, {});
+  for (const NumericsPlan& plan : {gaudi2_runtime_dequant_plan(), fixed}) {
+    const TestRunner::Options options = {.isa = available_isas().back(), .numerics = plan, .num_blocks = 96};
+    for (const bool expert_parallel : {false, true}) {
+      const Logits wanted = run_scenario(dir, options, 1, expert_parallel, prefill_and_decode);
+      expect_same_bits(run_scenario(dir, options, 4, expert_parallel, prefill_and_decode), wanted);
+    }
+  }
+}
 
 // The real one, at every degree that its 16 heads and leaves allow.
 TEST(RanksOfNano, GiveTheBitsOfOne) {

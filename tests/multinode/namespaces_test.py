@@ -1,0 +1,87 @@
+"""Two nodes: the same tokens as one process, and lost ranks of the other node come back."""
+import os
+import signal
+import subprocess
+import unittest
+
+from namespaces import two_nodes_or_skip
+from ranks import all_answers, answer_of, children, fixed_requests, health, wait_until
+from serving import Server
+from two_nodes import TwoNodeServer
+
+NODES = two_nodes_or_skip()
+
+
+def rank_pids(server: TwoNodeServer) -> list[int]:
+    """Of node 1. `ip netns exec` becomes the agent, whose children the ranks are."""
+    return children(server.worker.pid)
+
+
+class Namespaces(unittest.TestCase):
+    maxDiff = 2000
+
+    @classmethod
+    def setUpClass(cls):
+        cls.nodes = NODES.__enter__()
+        with Server() as server:
+            cls.expected = all_answers(server)
+        with Server(args=("--enable-expert-parallel",)) as server:
+            cls.expected_ep = all_answers(server)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.nodes.__exit__()
+
+    def test_equality(self):
+        for num_ranks, flags, expected in ((2, (), self.expected), (4, (), self.expected),
+                                           (2, ("--enable-expert-parallel",), self.expected_ep),
+                                           (4, ("--enable-expert-parallel",), self.expected_ep)):
+            with self.subTest(num_ranks=num_ranks, flags=flags), TwoNodeServer(self.nodes, num_ranks, *flags) as server:
+                self.assertEqual(all_answers(server), expected)
+                self.assertEqual(server.stop(signal.SIGTERM), 0)
+                self.assertEqual(server.stop_worker(), 0, server.worker_lines)
+
+    def test_a_rank_of_the_other_node_is_killed(self):
+        with TwoNodeServer(self.nodes, 2) as server:
+            os.kill(rank_pids(server)[0], signal.SIGKILL)
+            wait_until("noticed", lambda: health(server)[0] == 503)
+            wait_until("ready again", lambda: health(server)[0] == 200)
+            self.assertEqual(answer_of(server, fixed_requests()[0]), self.expected[0])
+
+    def test_a_rank_of_the_other_node_freezes(self):
+        with TwoNodeServer(self.nodes, 2, "--rank-timeout", "2") as server:
+            os.kill(rank_pids(server)[0], signal.SIGSTOP)
+            wait_until("noticed", lambda: health(server)[0] == 503)
+            wait_until("ready again", lambda: health(server)[0] == 200)
+            self.assertEqual(answer_of(server, fixed_requests()[0]), self.expected[0])
+
+    def test_the_cable_is_pulled(self):
+        with TwoNodeServer(self.nodes, 2, "--rank-timeout", "2") as server:
+            self.nodes.set_link(1, up=False)
+            wait_until("noticed", lambda: health(server)[0] == 503)
+            self.nodes.set_link(1, up=True)
+            wait_until("ready again", lambda: health(server)[0] == 200)
+            self.assertEqual(answer_of(server, fixed_requests()[0]), self.expected[0])
+
+    def test_without_a_token(self):
+        server = TwoNodeServer(self.nodes, 2)
+        env = {name: value for name, value in server.env.items() if name != "HADAL_AUTH_TOKEN"}
+        for command in (server.command, server.worker_command):
+            ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, cwd="../..")
+            self.assertEqual(ended.returncode, 2, ended.stderr)
+            self.assertIn("HADAL_AUTH_TOKEN", ended.stderr)
+
+    def test_a_wrong_token(self):
+        server = TwoNodeServer(self.nodes, 2, "--join-timeout", "30")
+        head = subprocess.Popen(server.command, env=server.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                text=True, cwd="../..", start_new_session=True)
+        ended = subprocess.run(server.worker_command, env={**server.env, "HADAL_AUTH_TOKEN": "other"},
+                               capture_output=True, text=True, timeout=120, cwd="../..")
+        os.killpg(head.pid, signal.SIGKILL)
+        head.communicate()
+        self.assertEqual(ended.returncode, 2, ended.stderr)
+        self.assertIn("wrong token", ended.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -172,7 +172,7 @@ Expected<RankContract> node_contract(const RankOptions& options) {
                       options.tensor_parallel_size, options.nnodes);
   }
   HADAL_ASSIGN_OR_RETURN(identity.token, read_rank_token(options.token_file));
-  if (identity.token.empty() && options.nnodes > 1) {
+  if (identity.token.empty() && options.nnodes > 1 && options.nodes == nullptr) {
     return make_error(ErrorCode::kInvalidArgument,
                       "ranks of different machines need a secret: set {} to the same value on every node, or give "
                       "--rank-token-file with a file of it (head -c 16 /dev/urandom | xxd -p > token)",

@@ -1,9 +1,11 @@
 #include "cli/comm_check_probe.h"
 
+#include <linux/sockios.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -85,9 +87,8 @@ class Connection {
 
   // Whether the other machine has acknowledged all that was sent.
   bool all_arrived() const {
-    tcp_info info{};
-    socklen_t length = sizeof info;
-    return getsockopt(fd_, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 && info.tcpi_unacked == 0;
+    int num_unacknowledged = 0;
+    return ioctl(fd_, SIOCOUTQ, &num_unacknowledged) == 0 && num_unacknowledged == 0;
   }
 
  private:

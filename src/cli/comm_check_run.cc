@@ -84,6 +84,7 @@ class Check {
   std::unique_ptr<RendezvousServer> server_;
   std::unique_ptr<ProbeListener> listener_;
   std::unique_ptr<KeyValueStore> store_;
+  bool has_store_ = true;  // it has answered so far
 };
 
 bool Check::choose_own_address() {
@@ -171,6 +172,7 @@ Expected<NodeCard> Check::own_card() const {
 // Node 0 has gone or stands still: what the others see of it.
 bool Check::store_failed(const Error& error) {
   if (error.message.find("was not set within") != std::string::npos) return false;
+  has_store_ = false;
   const bool is_frozen = error.message.find("does not answer") != std::string::npos;
   add(is_frozen ? "peer-frozen" : "peer-dead", {0}, fmt::format("node {}: {}", options_.node_rank, error.message),
       "see what node 0 does, and its messages");
@@ -226,7 +228,11 @@ bool Check::meet(const NodeCard& own) {
         break;
       }
     }
-    if (!report_.cards.empty() && report_.cards.back().nnodes != options_.nnodes) break;  // who is missing, then?
+    if (!report_.cards.empty() && report_.cards.back().nnodes != options_.nnodes) {  // who is missing, then?
+      if (node < own.node_rank) report_.cards.push_back(own);
+      for (Fault& fault : compare_cards(report_.cards)) report_.faults.push_back(std::move(fault));
+      return false;
+    }
   }
   add_missing(missing);
   if (look_for_twins()) return false;
@@ -245,9 +251,8 @@ void Check::measure() {
       if (pair.fault && (pair.fault->name == "peer-dead" || pair.fault->name == "peer-frozen")) {
         lost.insert(pair.fault->nodes.back());
       }
-      const bool store_lost = pair.fault && pair.fault->nodes == std::vector<int>{0};
       report_.pairs.push_back(std::move(pair));
-      if (store_lost) return;
+      if (!has_store_) return;
     }
   }
 }
@@ -257,9 +262,9 @@ PairResult Check::measure_pair(const NodeCard& lower, const NodeCard& upper) {
   const std::string key = pair_key(lower.node_rank, upper.node_rank);
   if (own == upper.node_rank) {
     PairResult result = probe_pair(upper, lower, options_.limits);
-    if (const Status told = store_->set(key, dump_json(to_json(result))); !told && !result.fault) {
-      result.fault = Fault{"peer-dead", {0}, told.error().message, "see node 0's messages"};
-    }
+    const Status told = store_->set(key, dump_json(to_json(result)));
+    has_store_ = told.has_value();
+    if (!told && !result.fault) result.fault = Fault{"peer-dead", {0}, told.error().message, "see node 0's messages"};
     return result;
   }
   if (own == lower.node_rank) {
@@ -280,6 +285,7 @@ PairResult Check::measure_pair(const NodeCard& lower, const NodeCard& upper) {
     return result;
   }
   const bool is_store = text.error().message.find("was not set within") == std::string::npos;
+  has_store_ = !is_store;
   result.fault =
       is_store ? Fault{"peer-dead",
                        {0},
@@ -294,7 +300,7 @@ PairResult Check::measure_pair(const NodeCard& lower, const NodeCard& upper) {
 
 // Node 0 keeps the store until the others have read the last result.
 void Check::say_goodbye() {
-  if (!store_) return;
+  if (!store_ || !has_store_) return;
   (void)store_->set(fmt::format("check/bye/{}", options_.node_rank), "");
   if (!server_) return;
   std::set<int> lost;

@@ -129,7 +129,8 @@ TEST(CommCheckJson, ReadsWhatItWritesAndRefusesDamage) {
   const PairResult read = pair_result_from_json(dump_json(to_json(pair))).value();
   EXPECT_EQ(to_json(read), to_json(pair));
 
-  for (const auto& [key, value] : to_json(card).items()) {
+  const Json whole = to_json(card);
+  for (const auto& [key, value] : whole.items()) {
     Json damaged = to_json(card);
     damaged.erase(key);
     EXPECT_THAT(node_card_from_json(dump_json(damaged)).error().message, HasSubstr(key));
@@ -186,13 +187,14 @@ TEST(CommCheckProbe, MeasuresAPair) {
 }
 
 TEST(CommCheckProbe, TellsDeadFromFrozenAndStrangersFromPeers) {
-  auto listener = ProbeListener::open("127.0.0.1", 0, "n").value();
-  const int port = listener->port();
   // Nobody answers: the system has taken the connection, the process stands still.
-  PairResult result = probe_pair(card_of(1), loopback_card(0, port), kQuick);
+  const auto frozen = ProbeListener::open("127.0.0.1", 0, "n").value();
+  PairResult result = probe_pair(card_of(1), loopback_card(0, frozen->port()), kQuick);
   ASSERT_TRUE(result.fault);
   EXPECT_EQ(result.fault->name, "peer-frozen");
 
+  auto listener = ProbeListener::open("127.0.0.1", 0, "n").value();
+  const int port = listener->port();
   NodeCard stranger = loopback_card(0, port);
   stranger.nonce = "other";
   std::thread server([&] { EXPECT_FALSE(listener->serve(1, 0, kQuick)) << "nobody came whom it waited for"; });

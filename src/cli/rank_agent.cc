@@ -21,7 +21,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr milliseconds kRestartPause{200};  // of a rank that ended, so that one that always does costs little
+constexpr milliseconds kMeetingTime{1'000};  // to connect to rank 0, before looking at the ranks again
+constexpr milliseconds kRestartPause{200};   // of a rank that ended, so that one that always does costs little
 
 class RankAgent {
  public:
@@ -113,7 +114,7 @@ bool RankAgent::meet() {
        .port = identity.master_port,
        .token = identity.token,
        .facts = {{"version", options_.version}, {"world size", std::to_string(identity.world_size)}}},
-      identity.rank, milliseconds(0));
+      identity.rank, kMeetingTime);
   if (store) store_ = std::move(*store);
   return store_ != nullptr;
 }
@@ -171,7 +172,7 @@ Expected<RankContract> node_contract(const RankOptions& options) {
                       options.tensor_parallel_size, options.nnodes);
   }
   HADAL_ASSIGN_OR_RETURN(identity.token, read_rank_token(options.token_file));
-  if (identity.token.empty() && options.nnodes > 1) {
+  if (identity.token.empty() && options.nnodes > 1 && options.nodes == nullptr) {
     return make_error(ErrorCode::kInvalidArgument,
                       "ranks of different machines need a secret: set {} to the same value on every node, or give "
                       "--rank-token-file with a file of it (head -c 16 /dev/urandom | xxd -p > token)",

@@ -48,6 +48,7 @@ Expected<std::shared_ptr<RankHead>> RankHead::start(RankHeadOptions options) {
 
 RankHead::~RankHead() {
   server_.reset();  // so that ranks that still wait for a group end by themselves
+  if (options_.launcher != nullptr) options_.launcher->close();
   processes_.reset();
 }
 
@@ -65,6 +66,8 @@ Status RankHead::start_all() {
   for (size_t rank = 1; rank < peers_.size(); ++rank) {
     if (peers_[rank].is_local) HADAL_RETURN_IF_ERROR(start_local(static_cast<int>(rank)));
   }
+  if (options_.launcher != nullptr)
+    options_.launcher->listen([this](const LaunchEvent& event) { launch_event(event); });
   for (size_t node = 1; options_.launcher != nullptr && node < options_.ranks_per_node.size(); ++node) {
     HADAL_RETURN_IF_ERROR(start_node(static_cast<int>(node)));
   }
@@ -105,6 +108,9 @@ Status RankHead::start_node(int node_rank) {
   contract.identity.local_world_size = unit.num_ranks;
   contract.identity.node_rank = node_rank;
   contract.identity.generation = std::max(0, generation_);
+  // An address is this node's own; a name may be the same everywhere.
+  if (contract.identity.interface_name.find_first_of(".:") != std::string::npos)
+    contract.identity.interface_name.clear();
   unit.env = rank_environment(contract);
   {
     const std::lock_guard lock(mutex_);
@@ -235,16 +241,29 @@ Expected<AssembledRanks> RankHead::assemble() {
       HADAL_RETURN_IF_ERROR(count_restart(0, groups.error().message));
       continue;
     }
-    // A group that breaks again and again is no better than a rank that ends again and again.
-    if (assembled_ && !counted_) HADAL_RETURN_IF_ERROR(count_restart(0, "the group broke"));
+    if (assembled_ && !counted_) HADAL_RETURN_IF_ERROR(count_replaced());
     assembled_ = true;
     const std::lock_guard lock(mutex_);
     transport_ = groups->transport;
-    for (Peer& peer : peers_) peer.has_joined = true;
+    for (Peer& peer : peers_) {
+      peer.has_joined = true;
+      peer.last_nonce = peer.report.nonce;
+    }
     is_together_ = true;
     state_.clear();
     return AssembledRanks{.groups = std::move(*groups), .generation = static_cast<uint32_t>(generation_)};
   }
+}
+
+// Ranks that somebody else has started again. A group that breaks again and again is no better than a rank that does.
+Status RankHead::count_replaced() {
+  for (size_t i = 1; i < peers_.size(); ++i) {
+    if (peers_[i].report.nonce == peers_[i].last_nonce) continue;
+    const int rank = static_cast<int>(i);
+    const auto how = store_->get(ended_key(rank), milliseconds(0));
+    return count_restart(rank, how ? "ended: " + *how : "was started again");
+  }
+  return count_restart(0, "the ranks lost each other");
 }
 
 // Whoever waits for the last generation learns that it is over.

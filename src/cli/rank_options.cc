@@ -38,7 +38,7 @@ void add_rank_options(OptionRegistry& registry, RankOptions& options) {
       ->check(CLI::Range(0, 65535).description(""))
       ->capture_default_str();
   registry.add("--headless", options.headless, "No HTTP server here: for nodes other than 0");
-  registry.add("--rank-interface", options.interface_name,
+  registry.add("--rank-interface,--iface", options.interface_name,
                "Network interface or own address for traffic between ranks [the one that leads to --master-addr]");
   registry.add("--rank-token-file", options.token_file,
                "File with the secret that ranks of different machines share [$HADAL_AUTH_TOKEN]");
@@ -57,7 +57,7 @@ Status check_rank_options(const RankOptions& options) {
     return make_error(ErrorCode::kInvalidArgument, "--node-rank {} with --nnodes {}: nodes are counted from 0",
                       options.node_rank, options.nnodes);
   }
-  if (options.nnodes > 1 && options.master_addr.empty()) {
+  if (options.nnodes > 1 && options.master_addr.empty() && options.backend != "ray") {
     return make_error(ErrorCode::kInvalidArgument,
                       "--nnodes {} needs --master-addr: the address of node 0 that the other nodes reach",
                       options.nnodes);

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "base/status.h"
@@ -11,6 +12,7 @@
 
 namespace hadal {
 
+class LaunchedNodes;
 class OptionRegistry;
 
 inline constexpr const char* kTokenVariable = "HADAL_AUTH_TOKEN";
@@ -31,8 +33,9 @@ struct RankOptions {
   std::chrono::milliseconds rank_timeout{10'000};
   std::chrono::milliseconds join_timeout{600'000};
 
-  // Not a flag: which rank this process is.
+  // Not flags: which rank this process is, and the nodes that the backend's launcher has chosen, if it has one.
   RankIdentity place;
+  std::shared_ptr<LaunchedNodes> nodes;
 
   int world_size() const { return static_cast<int>(tensor_parallel_size); }
   bool is_ranked() const { return tensor_parallel_size > 1; }

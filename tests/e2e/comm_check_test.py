@@ -27,10 +27,10 @@ class Check:
     """One run of the command on one node."""
 
     def __init__(self, nodes: Nodes, node: int, *args: str, count: int = 2, binary: Path = BINARY, wait: float = 5,
-                 master: str = "", **environment: str):
+                 master: str = "", rank: int | None = None, **environment: str):
         self.began = time.monotonic()
         self.process = nodes.start(node, [str(binary), "comm", "check", "--json", "--nnodes", str(count), "--node-rank",
-                                          str(node), "--master-addr", master or nodes.address(0), "--timeout",
+                                          str(node if rank is None else rank), "--master-addr", master or nodes.address(0), "--timeout",
                                           str(wait), *args], **environment)
 
     def report(self) -> dict:
@@ -150,7 +150,7 @@ class CommCheck(unittest.TestCase):
         with Nodes(3) as nodes:
             checks = [Check(nodes, 0, count=3, wait=20),
                       Check(nodes, 1, count=3, wait=20),
-                      Check(nodes, 2, "--node-rank", "1", count=3, wait=20)]
+                      Check(nodes, 2, count=3, wait=20, rank=1)]
             for check in checks:
                 self.assertIn("duplicate-node", check.faults())
 

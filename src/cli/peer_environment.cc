@@ -40,9 +40,9 @@ constexpr PeerVariable kTable[] = {
     {"VLLM_LOGGING_LEVEL", Use::kOption, "log-level"},
     {"VLLM_SERVER_DEV_MODE", Use::kOption, "dev-mode"},
     {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE", Use::kOption, "keep-alive-timeout"},
-    {"GLOO_SOCKET_IFNAME", Use::kOption, "iface"},
-    {"HCCL_SOCKET_IFNAME", Use::kOption, "iface"},
-    {"VLLM_HOST_IP", Use::kOption, "iface"},
+    {"GLOO_SOCKET_IFNAME", Use::kOption, "rank-interface"},
+    {"HCCL_SOCKET_IFNAME", Use::kOption, "rank-interface"},
+    {"VLLM_HOST_IP", Use::kOption, "rank-interface"},
 
     {"QUANT_CONFIG", Use::kRead, "INC's configuration file, for --quantization inc"},
     {"VLLM_REQUANT_FP8_INC", Use::kRead, "1 together with QUANT_CONFIG: --quantization inc"},

@@ -23,7 +23,7 @@ class PeerEnvironment : public testing::Test {
   Status apply(std::vector<std::string> arguments, const Environment& environment) {
     add_serve_options(registry, model);
     add_server_flags(registry, server);
-    if (with_ranks) registry.add("--iface", iface, "");
+    if (with_ranks) registry.add("--rank-interface", iface, "");
     add_peer_environment(registry);
     std::reverse(arguments.begin(), arguments.end());
     command_.parse(std::move(arguments));
@@ -104,7 +104,7 @@ TEST_F(PeerEnvironment, InterfacesReachTheRanks) {
   with_ranks = true;
   ASSERT_TRUE(apply({}, {{"HCCL_SOCKET_IFNAME", "eth1"}, {"GLOO_SOCKET_IFNAME", "eth0"}}));
   EXPECT_EQ(iface, "eth0");
-  EXPECT_EQ(origin("iface"), "GLOO_SOCKET_IFNAME");
+  EXPECT_EQ(origin("rank-interface"), "GLOO_SOCKET_IFNAME");
   EXPECT_EQ(explain_config(registry)["environment"]["HCCL_SOCKET_IFNAME"]["meaning"],
             "overruled by GLOO_SOCKET_IFNAME");
   EXPECT_THAT(warnings, IsEmpty());

@@ -25,7 +25,8 @@ using std::chrono::milliseconds;
 std::atomic<bool> g_asked_to_end{false};  // set once, by end_after_rank_zero()'s thread
 
 constexpr timespec kEndTime{.tv_sec = 120, .tv_nsec = 0};
-constexpr milliseconds kRestartPause{200};  // of a rank that ended, so that one that always does costs little
+constexpr milliseconds kMeetingTime{1'000};  // to connect to rank 0, before looking at the ranks again
+constexpr milliseconds kRestartPause{200};   // of a rank that ended, so that one that always does costs little
 
 class RankAgent {
  public:
@@ -120,7 +121,7 @@ bool RankAgent::meet() {
        .port = identity.master_port,
        .token = identity.token,
        .facts = {{"version", options_.version}, {"world size", std::to_string(identity.world_size)}}},
-      identity.rank, milliseconds(0));
+      identity.rank, kMeetingTime);
   if (store) store_ = std::move(*store);
   return store_ != nullptr;
 }

@@ -241,16 +241,29 @@ Expected<AssembledRanks> RankHead::assemble() {
       HADAL_RETURN_IF_ERROR(count_restart(0, groups.error().message));
       continue;
     }
-    // A group that breaks again and again is no better than a rank that ends again and again.
-    if (assembled_ && !counted_) HADAL_RETURN_IF_ERROR(count_restart(0, "the group broke"));
+    if (assembled_ && !counted_) HADAL_RETURN_IF_ERROR(count_replaced());
     assembled_ = true;
     const std::lock_guard lock(mutex_);
     transport_ = groups->transport;
-    for (Peer& peer : peers_) peer.has_joined = true;
+    for (Peer& peer : peers_) {
+      peer.has_joined = true;
+      peer.last_nonce = peer.report.nonce;
+    }
     is_together_ = true;
     state_.clear();
     return AssembledRanks{.groups = std::move(*groups), .generation = static_cast<uint32_t>(generation_)};
   }
+}
+
+// Ranks that somebody else has started again. A group that breaks again and again is no better than a rank that does.
+Status RankHead::count_replaced() {
+  for (size_t i = 1; i < peers_.size(); ++i) {
+    if (peers_[i].report.nonce == peers_[i].last_nonce) continue;
+    const int rank = static_cast<int>(i);
+    const auto how = store_->get(ended_key(rank), milliseconds(0));
+    return count_restart(rank, how ? "ended: " + *how : "was started again");
+  }
+  return count_restart(0, "the ranks lost each other");
 }
 
 // Whoever waits for the last generation learns that it is over.

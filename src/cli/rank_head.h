@@ -59,6 +59,7 @@ class RankHead final : public RankAssembly {
     std::string how_ended;    // of a local one, or of its node's agent
     bool has_joined = false;  // and kept its weights since
     RankReport report;
+    std::string last_nonce;  // of its process in the last group
   };
 
   explicit RankHead(RankHeadOptions options);
@@ -76,6 +77,7 @@ class RankHead final : public RankAssembly {
   Status take_reports(std::vector<int>& missing);
   Status replace_silent(const std::vector<int>& missing, Clock::time_point since);
   Expected<RankGroups> join();
+  Status count_replaced();
   Status count_restart(int rank, const std::string& how);
   Error fail(int rank, const std::string& how, const std::string& then);
   Status check_cancelled() const;

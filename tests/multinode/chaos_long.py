@@ -80,8 +80,10 @@ def block_port(nodes, blocked: bool, port: int | None) -> None:
 def break_something(kind: str, server: TwoNodeServer, chance: random.Random) -> None:
     local, remote = children(server.process.pid), children(server.worker.pid)
     if kind in ("kill", "freeze"):
-        victims = local + remote
-        os.kill(chance.choice(victims), signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
+        victim = chance.choice(local + remote)
+        os.kill(victim, signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
+        wait_until("the rank is replaced",
+                   lambda: victim not in children(server.process.pid) + children(server.worker.pid))
         return
     seconds = chance.uniform(0.2, 2 * RANK_TIMEOUT_S)
     if kind == "link":

@@ -9,10 +9,10 @@ import subprocess
 import threading
 import unittest
 
-from ranks import PATIENCE_S, answer_of, children, fixed_requests, health, pids_by_rank, ranked, wait_until
+from ranks import PATIENCE_S, answer_of, children, fixed_requests, health, num_restarts, pids_by_rank, ranked, wait_until
 from serving import Server
 
-LONG_ANSWER = {"prompt": "Once upon a time", "max_tokens": 4000, "temperature": 0, "ignore_eos": True}
+LONG_ANSWER = {"prompt": "Once upon a time", "max_tokens": 30000, "temperature": 0, "ignore_eos": True}
 
 
 class Stream:
@@ -53,6 +53,7 @@ class Failure(unittest.TestCase):
             wait_until("noticed", lambda: health(server)[0] == 503 or num_restarts(server) == 1)
             events = stream.end()
             self.assertEqual(events[-1], "[DONE]")
+            self.assertIn("error", json.loads(events[-2]), (len(events), events[-3:], server.lines[-20:]))
             self.assertIn("rank", json.loads(events[-2])["error"]["message"])
             self.assertEqual([future.result(PATIENCE_S) for future in waiting], expected)
             self.assertEqual(num_restarts(server), 1)
@@ -112,10 +113,6 @@ class Failure(unittest.TestCase):
                                env={**server.env, "HADAL_RANK": "0", "HADAL_WORLD_SIZE": "4"})
         self.assertEqual(ended.returncode, 2, ended.stderr)
         self.assertIn("HADAL_WORLD_SIZE=4", ended.stderr)
-
-
-def num_restarts(server: Server) -> int:
-    return sum("; restart " in line for line in server.lines)
 
 
 def is_running(pid: int) -> bool:

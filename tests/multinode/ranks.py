@@ -80,6 +80,10 @@ def health(server: Server) -> tuple[int, str]:
     return status, text
 
 
+def num_restarts(server: Server) -> int:
+    return sum("; restart " in line for line in server.lines)
+
+
 def wait_until(what: str, condition, seconds: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

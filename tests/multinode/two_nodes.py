@@ -30,7 +30,8 @@ class TwoNodeServer(Server):
     def start_worker(self) -> None:
         self.worker = subprocess.Popen(self.worker_command, cwd=REPOSITORY, env=self.env, text=True,
                                        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        threading.Thread(target=self._read_worker, args=(self.worker,), daemon=True).start()
+        self.worker_reader = threading.Thread(target=self._read_worker, args=(self.worker,), daemon=True)
+        self.worker_reader.start()
 
     def _read_worker(self, worker: subprocess.Popen) -> None:
         for line in worker.stdout:
@@ -55,7 +56,10 @@ class TwoNodeServer(Server):
             self.worker.wait(20)
         except subprocess.TimeoutExpired:
             os.killpg(self.worker.pid, signal.SIGKILL)
-        return self.worker.wait()
+        code = self.worker.wait()
+        self.worker_reader.join(5)
+        self.worker.stdout.close()
+        return code
 
     def call(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None):
         """Through curl inside node 0: no thread of this process enters a namespace."""

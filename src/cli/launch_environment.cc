@@ -17,11 +17,15 @@ const std::string* find_variable(const Environment& environment, const std::stri
   return nullptr;
 }
 
-// The user's, or the 128 random bits that Open MPI gives all processes of a job and nobody else.
+// The user's, or else the 128 random bits that Open MPI gives all processes of a job and nobody else.
 Expected<std::string> token_of_job(const Environment& environment, const RankOptions& options) {
   HADAL_ASSIGN_OR_RETURN(std::string token, read_rank_token(options.token_file));
-  if (!token.empty()) return token;
-  if (const std::string* key = find_variable(environment, "OMPI_MCA_orte_precondition_transports")) return *key;
+  const std::string* key = find_variable(environment, "OMPI_MCA_orte_precondition_transports");
+  return token.empty() && key != nullptr ? *key : token;
+}
+
+Status need_token(const std::string& token) {
+  if (!token.empty()) return {};
   return make_error(
       ErrorCode::kInvalidArgument,
       "ranks that were started one by one need a secret: export {}=$(openssl rand -hex 16) before srun or "
@@ -56,13 +60,16 @@ Status adopt_launcher(const OptionRegistry& registry, const Environment& environ
   options.node_rank = identity.node_rank;
   options.master_addr = identity.master_addr;
   options.master_port = identity.master_port;
+  HADAL_ASSIGN_OR_RETURN(const std::string token, token_of_job(environment, options));
   if (!is_rank) {
+    if (!token.empty()) ::setenv(kTokenVariable, token.c_str(), 1);
     log_info("started by {}: node {} of {}", place.source, identity.node_rank, identity.nnodes);
     return {};
   }
   RankContract contract{.identity = identity};
   contract.identity.interface_name = options.interface_name;
-  HADAL_ASSIGN_OR_RETURN(contract.identity.token, token_of_job(environment, options));
+  HADAL_RETURN_IF_ERROR(need_token(token));
+  contract.identity.token = token;
   for (const auto& [name, value] : rank_environment(contract)) ::setenv(name.c_str(), value.c_str(), 1);
   log_info("started by {}: rank {} of {}, node {} of {}", place.source, identity.rank, identity.world_size,
            identity.node_rank, identity.nnodes);

@@ -221,10 +221,10 @@ Status check_flag(const char* flag, const std::optional<int>& value, const char*
 // One process per rank, or per node, or neither.
 Expected<LaunchScope> scope_of(const Tasks& tasks, int num_ranks) {
   if (tasks.size == 1) return LaunchScope::kAlone;
-  if (tasks.size == num_ranks) return LaunchScope::kRank;
+  // As many ranks as nodes are still made by one agent each, which starts them again.
   const bool one_per_node = tasks.size == tasks.nnodes;
-  if (num_ranks == 0) return one_per_node ? LaunchScope::kNode : LaunchScope::kRank;
   if (one_per_node && num_ranks % tasks.nnodes == 0) return LaunchScope::kNode;
+  if (tasks.size == num_ranks || num_ranks == 0) return LaunchScope::kRank;
   if (tasks.row == nullptr || tasks.row->rank == nullptr) {
     return make_error(ErrorCode::kInvalidArgument,
                       "{} ranks cannot be shared evenly by {} nodes ({}): change "

@@ -89,8 +89,8 @@ TEST(LaunchSources, OneProcessPerNodeMakesItsRanks) {
   EXPECT_EQ(place(lws("1", "2", "hadal-0.hadal.default"), {}, 16),
             "node 8/16 local 0/8 node 1/2 at hadal-0.hadal.default:29501 by LeaderWorkerSet");
   EXPECT_EQ(place({}, nodes(2, 1, "head"), 16), "node 8/16 local 0/8 node 1/2 at head:29501 by flags");
-  // As many ranks as nodes: every process is a rank.
-  EXPECT_EQ(place(lws("1", "2", "leader"), {}, 2), "rank 1/2 local 0/1 node 1/2 at leader:29501 by LeaderWorkerSet");
+  // As many ranks as nodes.
+  EXPECT_EQ(place(lws("1", "2", "leader"), {}, 2), "node 1/2 local 0/1 node 1/2 at leader:29501 by LeaderWorkerSet");
 }
 
 TEST(LaunchSources, AWorkerNeedNotKnowTheNumberOfRanks) {

@@ -38,7 +38,7 @@ void add_rank_options(OptionRegistry& registry, RankOptions& options) {
       ->check(CLI::Range(0, 65535).description(""))
       ->capture_default_str();
   registry.add("--headless", options.headless, "No HTTP server here: for nodes other than 0");
-  registry.add("--rank-interface,--iface", options.interface_name,
+  registry.add("--rank-interface", options.interface_name,
                "Network interface or own address for traffic between ranks [the one that leads to --master-addr]");
   registry.add("--rank-token-file", options.token_file,
                "File with the secret that ranks of different machines share [$HADAL_AUTH_TOKEN]");

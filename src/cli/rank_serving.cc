@@ -63,6 +63,7 @@ Expected<int> run_other_ranks(const ServeOptions& options, const RankContract& c
                                  .num_threads = options.num_threads,
                                  .join_timeout = options.ranks.join_timeout};
   if (contract.is_agent) return run_rank_agent(worker);
+  end_after_rank_zero();
   HADAL_ASSIGN_OR_RETURN(const bool stopped, run_rank_worker(worker));
   return stopped ? kExitOk : kExitRankZeroGone;
 }

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -55,19 +56,20 @@ class Commands(unittest.TestCase):
 
 
 class BatchScript(unittest.TestCase):
-    """With an srun and a scontrol that only say what they are asked for."""
+    """With a scontrol and an srun of our own, whose task only explains its options."""
 
     def test_what_it_starts(self):
         self.assertEqual(subprocess.run(["bash", "-n", str(JOB)]).returncode, 0)
-        fakes = "scontrol() { printf 'node7\\nnode8\\n'; }; srun() { echo \"srun $*\"; echo \"token ${#HADAL_AUTH_TOKEN}\"; }; export -f scontrol srun\n"
+        fakes = "scontrol() { printf 'node7\\nnode8\\n'; }; srun() { echo \"srun $*\"; echo \"token ${#HADAL_AUTH_TOKEN}\"; while [[ $1 == -* ]]; do shift; done; \"$@\" --explain-config; }; export -f scontrol srun\n"
         env = {**os.environ, "MODEL": "/data/m", "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_JOB_NUM_NODES": "2", "RANKS_PER_NODE": "2",
-               "HADAL_ARGS": "--max-num-seqs 16"}
+               "HADAL": str(BINARY), "ARGS": "--max-num-seqs 16"}
         env.pop("HADAL_AUTH_TOKEN", None)
         done = subprocess.run(["bash", "-c", f"{fakes}bash {shlex.quote(str(JOB))}"], env=env, capture_output=True, text=True, timeout=60)
         self.assertEqual(done.returncode, 0, done.stderr)
         for text in ("http://node7:8000", "hadal serve --model /data/m --tensor-parallel-size 4 --master-addr node7", "--max-num-seqs 16",
                      "token 32"):
             self.assertIn(text, done.stdout)
+        self.assertRegex(done.stdout, r"tensor-parallel-size +4 +flag")
 
     def test_it_needs_a_model(self):
         done = subprocess.run(["bash", str(JOB)], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=60)
@@ -92,8 +94,11 @@ class Group(unittest.TestCase):
         self.assertEqual({f"--{name}" for name in options} - flags_of("serve"), set())
         self.assertEqual(self.container(self.leader)["args"], ["serve", "--config", "/etc/hadal/serve.yaml"])
         self.assertEqual(options["tensor-parallel-size"] % self.size, 0)
-        done = subprocess.run([str(BINARY), "serve", "--explain-config", "--config", "/dev/stdin"], text=True, capture_output=True,
-                              input=self.documents["ConfigMap"]["data"]["serve.yaml"], timeout=60)
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            file.write(self.documents["ConfigMap"]["data"]["serve.yaml"])
+            file.flush()
+            done = subprocess.run([str(BINARY), "serve", "--explain-config", "--config", file.name], capture_output=True, text=True,
+                                  timeout=60)
         self.assertEqual(done.returncode, 0, done.stderr)
 
     def test_workers_are_told_the_same_number_of_ranks(self):

@@ -3,6 +3,8 @@ answers of one process, and the server heals when the other machine's processes 
 namespaces (root)."""
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import signal
 import subprocess
@@ -86,6 +88,24 @@ class TwoNodes(unittest.TestCase):
             start()
             self.wait_for_health(server, 200)
             self.assertEqual(answers(server), self.expected)
+
+    def test_a_group_that_is_asked_to_end_answers_first(self):
+        worker = self.work("worker", "--tensor-parallel-size", "2", env=lws(1))
+        with self.serve("--tensor-parallel-size", "2", env=lws(0)) as server:
+            connection = http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE)
+            connection.request("POST", "/v1/completions", json.dumps({"prompt": "Once", "max_tokens": 300, "ignore_eos": True, "stream": True}),
+                               {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read(20)  # it has begun
+            worker.send_signal(signal.SIGTERM)
+            server.process.send_signal(signal.SIGTERM)
+            text += answer.read()
+            connection.close()
+            self.assertEqual(server.process.wait(timeout=PATIENCE), 0)
+        words = worker.communicate(timeout=PATIENCE)[1]
+        self.assertIn(b'"finish_reason":"length"', text, words)
+        self.assertTrue(text.endswith(b"data: [DONE]\n\n"), text[-300:])
+        self.assertEqual(worker.returncode, 0, words)
 
     def wait_for_health(self, server: Server, status: int) -> None:
         deadline = time.monotonic() + PATIENCE

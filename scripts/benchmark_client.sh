@@ -9,17 +9,13 @@
 # INPUT_LEN, OUTPUT_LEN, RATIO and CASES ("concurrency,prompts ..") change the cases, RESULT_DIR where the JSON goes.
 # Further arguments go to `hadal bench serve`.
 set -euo pipefail
-root=$(cd "$(dirname "$0")/.." && pwd)
-hadal=${HADAL:-$root/build/release/bin/hadal}
+source "$(dirname "$0")/quickstart/common.sh"
+hadal=$(hadal_program)
 input_len=${INPUT_LEN:-1024} output_len=${OUTPUT_LEN:-1024} ratio=${RATIO:-1}
 cases=${CASES:-"1,3 32,96"}
 # The guide's file name, spelling included: scripts that collect results look for it.
 label=${LABEL:-DeekSeek-R1_cardnumber_16_datatype_bfloat16}
 
-if [[ ! -x $hadal ]]; then
-  echo "no program at $hadal: run 'make build', or set HADAL" >&2
-  exit 2
-fi
 target=(--host "${HOST:-127.0.0.1}" --port "${PORT:-8688}")
 [[ -n ${BASE_URL:-} ]] && target=(--base-url "$BASE_URL")
 [[ -n ${MODEL:-} ]] && target+=(--model "$MODEL")

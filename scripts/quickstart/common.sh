@@ -6,7 +6,7 @@ quickstart_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 hadal_program() {
   local built=$quickstart_root/build/release/bin/hadal
   if [[ -n ${HADAL:-} ]]; then
-    echo "$HADAL"
+    command -v "$HADAL" || { echo "HADAL=$HADAL: no such program" >&2 && return 2; }
   elif [[ -x $built ]]; then
     echo "$built"
   elif command -v hadal >/dev/null; then

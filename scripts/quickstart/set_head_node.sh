@@ -37,7 +37,7 @@ END
   hadal_mention_ray "$name"
   cat <<END
 Next, with Ray:   ray start --head --node-ip-address=$VLLM_HOST_IP --port=8850
-  without:        on the other node: hadal worker --nnodes 2 --node-rank 1 --master-addr $VLLM_HOST_IP
+  without:        on the other node: hadal worker --nnodes 2 --node-rank 1 --tensor-parallel-size 2 --master-addr $VLLM_HOST_IP
 then here:        scripts/quickstart/api_server.sh --model DIR --tensor-parallel-size 2 .. (docs/from-the-guide.md)
 END
 }

@@ -38,7 +38,7 @@ END
   hadal_mention_ray "$name"
   cat <<END
 Next, with Ray:   ray start --address='$head:8850'
-  without:        hadal worker --nnodes 2 --node-rank 1 --master-addr $head
+  without:        hadal worker --nnodes 2 --node-rank 1 --tensor-parallel-size 2 --master-addr $head
 END
 }
 

@@ -3,11 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
 
-#include <fmt/ranges.h>
-
-#include "base/names.h"
+#include "base/resource_limits.h"
 #include "tensor/bf16.h"
 
 namespace hadal {
@@ -15,28 +12,18 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-struct TestFacts {
-  CommTest test;
-  const char* name;
-  bool has_rows;  // the input is [world_size, ...]: at least an element per rank
-};
-constexpr TestFacts kTests[] = {{CommTest::kBroadcast, "broadcast", false},
-                                {CommTest::kAllReduce, "all_reduce", false},
-                                {CommTest::kReduceScatter, "reduce_scatter", true},
-                                {CommTest::kAllGather, "all_gather", false},
-                                {CommTest::kSendRecv, "send_recv", false},
-                                {CommTest::kReduce, "reduce", false},
-                                {CommTest::kAllToAll, "all2all", true}};
+// The input is [world_size, ...]: at least an element per rank.
+bool has_rows(CommTest test) { return test == CommTest::kReduceScatter || test == CommTest::kAllToAll; }
 
-const TestFacts& facts_of(CommTest test) {
-  return *std::find_if(std::begin(kTests), std::end(kTests), [&](const TestFacts& f) { return f.test == test; });
-}
-
-// A pool of 2 GiB, at least two pairs and at most 33: so that no iteration finds its input in a cache.
-constexpr int64_t kPoolBytes = int64_t{2} << 30;
-int64_t num_buffer_pairs(const CommBenchOptions& options, int64_t in_bytes, int64_t out_bytes) {
+// A pool of 2 GiB, at least two pairs and at most 33: so that no iteration finds its input in a cache. Smaller where
+// all ranks' pools (input and output) would take more than half of the memory that is free.
+int64_t num_buffer_pairs(const CommBenchOptions& options, int64_t in_bytes, int64_t out_bytes, int world) {
   if (options.same_buffers) return 1;
-  return std::clamp<int64_t>(kPoolBytes / std::max(in_bytes, out_bytes), 2, 33);
+  int64_t pool_bytes = int64_t{2} << 30;
+  if (const auto free_bytes = available_memory_bytes()) {
+    pool_bytes = std::min(pool_bytes, static_cast<int64_t>(*free_bytes / 4 / static_cast<uint64_t>(world)));
+  }
+  return std::clamp<int64_t>(pool_bytes / std::max(in_bytes, out_bytes), 2, 33);
 }
 
 // Element i of rank r; small integers, so that sums are exact in both types up to the tolerance below.
@@ -55,6 +42,12 @@ void store(DType dtype, Bytes& bytes, int64_t i, float value) {
 float load(DType dtype, const Bytes& bytes, int64_t i) {
   return dtype == DType::kF32 ? reinterpret_cast<const float*>(bytes.data())[i]
                               : bf16_to_f32(reinterpret_cast<const bf16_t*>(bytes.data())[i]);
+}
+
+// With a ranks_list: the pairs in which this rank receives.
+int64_t num_receives(const CommBenchOptions& options, int rank) {
+  return std::count_if(options.ranks_list.begin(), options.ranks_list.end(),
+                       [&](const auto& pair) { return pair.second == rank; });
 }
 
 // One run of the benchmark: shapes, buffers, the operation and what it must give.
@@ -87,7 +80,7 @@ class Run {
 
 Status Run::prepare() {
   const int64_t element = static_cast<int64_t>(dtype_size_bytes(options_.dtype));
-  const int64_t granule = facts_of(options_.test).has_rows ? world_ : 1;
+  const int64_t granule = has_rows(options_.test) ? world_ : 1;
   count_ = options_.size_bytes / element / granule * granule;
   if (count_ < granule) {
     return make_error(ErrorCode::kInvalidArgument, "--size {}: {} needs at least {} bytes", options_.size_bytes,
@@ -96,12 +89,11 @@ Status Run::prepare() {
   out_count_ = options_.test == CommTest::kAllGather       ? count_ * world_
                : options_.test == CommTest::kReduceScatter ? count_ / world_
                                                            : count_;
-  const int64_t pairs = num_buffer_pairs(options_, count_ * element, out_count_ * element);
-  inputs_.assign(pairs, Bytes(count_ * element));
+  const int64_t pairs = num_buffer_pairs(options_, count_ * element, out_count_ * element, world_);
+  Bytes input(count_ * element);
+  for (int64_t i = 0; i < count_; ++i) store(options_.dtype, input, i, input_value(i, rank_, world_));
+  inputs_.assign(pairs, input);
   outputs_.assign(pairs, Bytes(out_count_ * element));
-  for (Bytes& input : inputs_) {
-    for (int64_t i = 0; i < count_; ++i) store(options_.dtype, input, i, input_value(i, rank_, world_));
-  }
   return {};
 }
 
@@ -130,6 +122,9 @@ Status Run::operate(Bytes& in, Bytes& out) {
 // One machine: ranks 2k and 2k + 1, the last odd one with itself. Several: the same local rank of the next and from the
 // previous node.
 std::pair<int, int> Run::peers() const {
+  for (auto pair = options_.ranks_list.rbegin(); pair != options_.ranks_list.rend(); ++pair) {
+    if (pair->second == rank_) return {rank_, pair->first};  // what came last
+  }
   if (options_.num_nodes <= 1) {
     const int peer = rank_ ^ 1;
     return peer < world_ ? std::pair(peer, peer) : std::pair(rank_, rank_);
@@ -140,6 +135,13 @@ std::pair<int, int> Run::peers() const {
 
 // Even places send first, so that nobody waits in a circle (with an odd number of nodes the last one breaks it).
 Status Run::exchange_with_peer(const Bytes& in, Bytes& out) {
+  for (const auto& [sender, receiver] : options_.ranks_list) {  // the first unfinished pair always can go on
+    if (sender == receiver && rank_ == sender) out = in;
+    if (sender == receiver) continue;
+    if (rank_ == sender) HADAL_RETURN_IF_ERROR(comm_.send(in, receiver));
+    if (rank_ == receiver) HADAL_RETURN_IF_ERROR(comm_.recv(out, sender));
+  }
+  if (!options_.ranks_list.empty()) return {};
   const auto [to, from] = peers();
   if (to == rank_) {
     out = in;
@@ -157,6 +159,7 @@ Status Run::exchange_with_peer(const Bytes& in, Bytes& out) {
 bool Run::has_expectation() const {
   if (!options_.check_correctness) return false;
   if (options_.test == CommTest::kBroadcast) return rank_ != options_.root;
+  if (options_.test == CommTest::kSendRecv) return prints_headline(options_, rank_);
   return options_.test != CommTest::kReduce || rank_ == options_.root;
 }
 
@@ -216,72 +219,21 @@ Expected<CommBenchResult> Run::measure() {
   CommBenchResult result{.size_bytes = static_cast<int64_t>(inputs_[0].size()), .count = count_};
   result.seconds = seconds / static_cast<double>(options_.loop);
   result.algo_bandwidth = static_cast<double>(result.size_bytes) / result.seconds;
-  result.nw_bandwidth = result.algo_bandwidth * nw_factor(options_.test, world_);
+  const auto receives = num_receives(options_, rank_);
+  result.nw_bandwidth = result.algo_bandwidth * (receives > 0 ? receives : nw_factor(options_.test, world_));
   Bytes fresh(outputs_[0].size());
   HADAL_RETURN_IF_ERROR(operate(inputs_[0], fresh));
   check(inputs_[0], fresh, &result);
+  for (int64_t i = 0; options_.keep_data && i < count_; ++i) {
+    result.input.push_back(load(options_.dtype, inputs_[0], i));
+  }
+  for (int64_t i = 0; options_.keep_data && i < out_count_; ++i) {
+    result.output.push_back(load(options_.dtype, fresh, i));
+  }
   return result;
 }
 
-std::string dtype_word(DType dtype) { return dtype == DType::kF32 ? "float" : "bfloat16"; }
-std::string gigabytes(double rate) { return fmt::format("{:.6f} GB/s", rate / 1e9); }
-std::string milliseconds(double seconds) { return fmt::format("{:.6f} ms", seconds * 1e3); }
-
-std::string printed_name(CommTest test) {
-  switch (test) {
-    case CommTest::kBroadcast:
-      return "hcclBroadcast";
-    case CommTest::kAllReduce:
-      return "hcclAllReduce";
-    case CommTest::kReduceScatter:
-      return "hcclReduceScatter";
-    case CommTest::kAllGather:
-      return "hcclAllGather";
-    case CommTest::kSendRecv:
-      return "hcclSendRecv";
-    case CommTest::kReduce:
-      return "hcclReduce";
-    case CommTest::kAllToAll:
-      return "hcclAlltoAll";
-  }
-  return "";
-}
-
-std::string list_of(const std::vector<float>& values) {
-  std::string text;
-  for (const float value : values) text += fmt::format("{} ", value);
-  return text + "...";
-}
-
 }  // namespace
-
-const char* comm_test_name(CommTest test) { return facts_of(test).name; }
-
-Expected<CommTest> parse_comm_test(const std::string& name) {
-  std::vector<std::string> names;
-  for (const TestFacts& facts : kTests) {
-    if (name == facts.name) return facts.test;
-    names.emplace_back(facts.name);
-  }
-  const std::string near = closest_name(name, names);
-  return make_error(ErrorCode::kInvalidArgument, "--test {}: expected one of {}{}", name, fmt::join(names, ", "),
-                    near.empty() ? "" : "; did you mean " + near + "?");
-}
-
-Expected<int64_t> parse_comm_size(const std::string& text) {
-  char* end = nullptr;
-  const double value = std::strtod(text.c_str(), &end);
-  const std::string unit(end);
-  double factor = 1;
-  if (unit == "k" || unit == "K") factor = 1 << 10;
-  if (unit == "m" || unit == "M") factor = 1 << 20;
-  if (unit == "g" || unit == "G") factor = 1 << 30;
-  const bool is_known = unit.empty() || factor > 1 || unit == "b" || unit == "B";
-  if (end == text.c_str() || !is_known || !(value > 0) || value * factor > 1e15) {
-    return make_error(ErrorCode::kInvalidArgument, "size {}: expected bytes, or a number with K, M or G as 32M", text);
-  }
-  return static_cast<int64_t>(value * factor);
-}
 
 double nw_factor(CommTest test, int world_size) {
   const double n = world_size;
@@ -301,70 +253,25 @@ double nw_factor(CommTest test, int world_size) {
   return 1;
 }
 
+bool prints_headline(const CommBenchOptions& options, int rank) {
+  if (options.test != CommTest::kSendRecv) return rank == options.root;
+  return options.ranks_list.empty() || num_receives(options, rank) > 0;
+}
+
 Expected<CommBenchResult> run_comm_bench(Communicator& comm, const CommBenchOptions& options) {
-  if (options.loop < 1 || options.root < 0 || options.root >= comm.world_size()) {
+  const int world = comm.world_size();
+  if (options.loop < 1 || options.root < 0 || options.root >= world) {
     return make_error(ErrorCode::kInvalidArgument, "--loop {} --test_root {}: {} ranks", options.loop, options.root,
-                      comm.world_size());
+                      world);
+  }
+  for (const auto& [sender, receiver] : options.ranks_list) {
+    if (sender >= 0 && receiver >= 0 && sender < world && receiver < world) continue;
+    return make_error(ErrorCode::kInvalidArgument, "--ranks_list: {},{} of {} ranks", sender, receiver, world);
+  }
+  if (options.num_nodes < 1 || world % options.num_nodes != 0) {
+    return make_error(ErrorCode::kInvalidArgument, "{} ranks on {} nodes", world, options.num_nodes);
   }
   return Run(comm, options).measure();
-}
-
-std::string comm_bench_headline(const CommBenchOptions& options, const CommBenchResult& result) {
-  const std::string title =
-      fmt::format("{}(dataSize={}, count={}, dtype={}, iterations={})", printed_name(options.test), result.size_bytes,
-                  result.count, dtype_word(options.dtype), options.loop);
-  const std::string rule(title.size() + 12, '#');
-  const std::string first = options.latency ? "Host Latency   : " + milliseconds(result.seconds)
-                                            : "NW Bandwidth   : " + gigabytes(result.nw_bandwidth);
-  const std::string second = options.latency ? "Device Latency : " + milliseconds(result.seconds)
-                                             : "Algo Bandwidth : " + gigabytes(result.algo_bandwidth);
-  return fmt::format("{0}\n[BENCHMARK] {1}\n[BENCHMARK]     {2}\n[BENCHMARK]     {3}\n{0}\n", rule, title, first,
-                     second);
-}
-
-std::string comm_bench_check_line(const CommBenchOptions& options, const CommBenchResult& result, int rank) {
-  if (!result.has_expectation) return "";
-  std::string line = fmt::format("rank={} size={} <{}> Input Buffer [{}] Output Buffer [{}] which is {}.\n", rank,
-                                 result.size_bytes, dtype_word(options.dtype), list_of(result.first_inputs),
-                                 list_of(result.first_outputs), result.is_correct ? "fine" : "bad");
-  return result.is_correct ? line : result.mismatch + "\n" + line;
-}
-
-std::string comm_bench_summary(const CommBenchOptions& options, const std::vector<CommBenchResult>& results) {
-  const std::string title = fmt::format("[{} SUMMARY REPORT]", options.latency ? "LATENCY" : "BANDWIDTH");
-  const std::string second =
-      fmt::format("(src!=dst, collective={}, iterations={})", comm_test_name(options.test), options.loop);
-  std::string text = fmt::format("\n{}\n{}\n{}\n\n", std::string(second.size() + 1, '#'), title, second);
-  const auto row = [&](const std::vector<std::string>& cells) {
-    for (const std::string& cell : cells) text += fmt::format("{:<18}", cell);
-    text += "\n";
-  };
-  if (options.latency) {
-    row({"size", "count", "type", "redop", "Host Latency", "Device Latency"});
-    row({"(B)", "(elements)", "", "", "(ms)", "(ms)"});
-  } else {
-    row({"size", "count", "type", "redop", "time", "algoBW", "nw_bw"});
-    row({"(B)", "(elements)", "", "", "(ms)", "(GB/s)", "(GB/s)"});
-  }
-  for (const CommBenchResult& result : results) {
-    std::vector<std::string> cells = {std::to_string(result.size_bytes), std::to_string(result.count),
-                                      dtype_word(options.dtype), "sum", milliseconds(result.seconds)};
-    if (options.latency) {
-      cells.push_back(cells.back());
-    } else {
-      cells.push_back(gigabytes(result.algo_bandwidth));
-      cells.push_back(gigabytes(result.nw_bandwidth));
-    }
-    row(cells);
-  }
-  return text;
-}
-
-std::string comm_bench_csv(const CommBenchOptions& options, const CommBenchResult& result, int rank) {
-  const std::string first = options.latency ? milliseconds(result.seconds) : gigabytes(result.nw_bandwidth);
-  const std::string second = options.latency ? first : gigabytes(result.algo_bandwidth);
-  return fmt::format("{},{},{},{},{},{},{}", comm_test_name(options.test), rank, dtype_word(options.dtype),
-                     result.size_bytes, options.loop, first, second);
 }
 
 }  // namespace hadal

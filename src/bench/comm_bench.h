@@ -3,9 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -18,6 +17,7 @@ enum class CommTest { kBroadcast, kAllReduce, kReduceScatter, kAllGather, kSendR
 // "all_reduce" ...; errors: kInvalidArgument with the nearest name.
 Expected<CommTest> parse_comm_test(const std::string& name);
 const char* comm_test_name(CommTest test);  // "all_reduce"
+std::vector<CommTest> all_comm_tests();
 
 // "32m", "1.5G", "512": powers of 1024, any case. Errors: kInvalidArgument.
 Expected<int64_t> parse_comm_size(const std::string& text);
@@ -31,7 +31,9 @@ struct CommBenchOptions {
   DType dtype = DType::kF32;
   bool same_buffers = false;
   bool check_correctness = true;
-  int num_nodes = 1;  // send_recv pairs neighbours on one machine, and nodes in a ring on several
+  bool keep_data = false;  // input and output of the check go into the result
+  int num_nodes = 1;       // send_recv pairs neighbours on one machine, and nodes in a ring on several
+  std::vector<std::pair<int, int>> ranks_list;  // of send_recv, sender and receiver: instead of those pairs
 };
 
 struct CommBenchResult {
@@ -43,16 +45,19 @@ struct CommBenchResult {
   bool is_correct = true;
   std::vector<float> first_inputs, first_outputs;  // for the line of this rank
   std::string mismatch;                            // the first one, in the peer's words
+  std::vector<float> input, output;                // with keep_data
 };
 
 // Collective: all ranks call it with equal options. Errors: of the communicator; kInvalidArgument for sizes too small.
 Expected<CommBenchResult> run_comm_bench(Communicator& comm, const CommBenchOptions& options);
 
-// Input bytes of network traffic per input byte (2(n-1)/n for all_reduce ...).
+// Bytes over the network per input byte (2(n-1)/n for all_reduce ...).
 double nw_factor(CommTest test, int world_size);
 
-// What the root prints for one size.
-std::string comm_bench_headline(const CommBenchOptions& options, const CommBenchResult& result);
+// Whether this rank prints headlines: the root; in send_recv every rank, with a ranks_list every receiver.
+bool prints_headline(const CommBenchOptions& options, int rank);
+// What it prints for one size.
+std::string comm_bench_headline(const CommBenchOptions& options, const CommBenchResult& result, int rank);
 // What every rank prints about its check, "" without an expectation.
 std::string comm_bench_check_line(const CommBenchOptions& options, const CommBenchResult& result, int rank);
 // The table at the end of a size range.

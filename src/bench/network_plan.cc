@@ -152,6 +152,9 @@ Expected<NetworkPlan> plan_network(const ModelConfig& config, const Machine& mac
   NetworkPlan plan;
   plan.network = network;
   plan.num_nodes = num_nodes;
+  plan.token_payload_bytes = step_traffic(config, NodeLayout::kTensor, num_nodes, 1, 0).payload_bytes;
+  plan.row_payload_bytes =
+      step_traffic(config, NodeLayout::kTensor, num_nodes, 1, 1).payload_bytes - plan.token_payload_bytes;
   Machine all = machine;
   all.num_devices *= num_nodes;
   for (const int64_t batch : kNetworkBatches) {
@@ -195,6 +198,8 @@ Json network_plan_to_json(const NetworkPlan& plan) {
           {"network",
            {{"name", plan.network.name}, {"alpha_s", plan.network.alpha_s}, {"bytes_per_s", plan.network.bytes_per_s}}},
           {"batches", kNetworkBatches},
+          {"token_payload_bytes", plan.token_payload_bytes},
+          {"row_payload_bytes", plan.row_payload_bytes},
           {"one_node_s", plan.one_node_s},
           {"all_nodes_s", plan.all_nodes_s},
           {"layouts", std::move(layouts)}};

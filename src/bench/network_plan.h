@@ -62,6 +62,8 @@ struct NetworkPlan {
   Network network;
   int num_nodes = 0;
   std::vector<LayoutPlan> layouts;
+  // kTensor, as rank 0 counts it (hadal_step_comm_bytes_total): of a token, and of a token whose logits are asked for.
+  double token_payload_bytes = 0, row_payload_bytes = 0;
   // Without any network, for kNetworkBatches sequences of hardly any context: the whole model on one node, and cut over
   // all of them.
   std::vector<double> one_node_s, all_nodes_s;

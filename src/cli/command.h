@@ -34,6 +34,7 @@ extern const Command kCalibrateCommand;
 extern const Command kEvalCommand;  // as bench: its evaluations are Commands too
 extern const Command kCertifyCommand;
 extern const Command kDoctorCommand;
+extern const Command kCommCommand;  // as bench
 
 extern const Command kBenchCeilingsCommand;
 extern const Command kBenchLatencyCommand;
@@ -46,6 +47,9 @@ extern const Command kBenchTuneCommand;
 extern const Command kBenchLiveCommand;
 extern const Command kBenchServeCommand;
 extern const Command kBenchCompareCommand;
+
+extern const Command kCommBenchCommand;
+extern const Command kCommCheckCommand;
 
 extern const Command kEvalGsm8kCommand;
 extern const Command kEvalPerplexityCommand;

@@ -1,14 +1,17 @@
-// Launchers that we do not write for ourselves say a process's place in variables of their own. Each adapter turns them
-// into the names of rank_contract.h; what is set under those names already stays.
+// What a start by MPI, Slurm or a LeaderWorkerSet means for the options about ranks.
 #pragma once
 
 #include "base/status.h"
 #include "cli/config_sources.h"
+#include "cli/rank_options.h"
 
 namespace hadal {
 
-// `environment` with the HADAL_* names added that a known launcher's variables stand for; as it was when there are
-// none. Errors: kInvalidArgument for variables that contradict each other.
-Expected<Environment> adapt_launcher_environment(Environment environment);
+// Where `environment` or the flags tell that others were started too (launch_sources.h): one per node becomes nnodes,
+// node_rank, master_addr and master_port of `options`; one per rank becomes the contract (rank_contract.h) in this
+// process's own environment. A tensor_parallel_size that nobody set becomes the number of processes. Nothing changes
+// with Ray as backend, which places ranks itself, or with a contract that is there already.
+// Before other threads start. Logs what it found. Errors: kInvalidArgument naming variable or flag, value, what to do.
+Status adopt_launcher(const OptionRegistry& registry, const Environment& environment, RankOptions& options);
 
 }  // namespace hadal

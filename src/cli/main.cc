@@ -13,7 +13,7 @@ namespace {
 
 const Command* const kCommands[] = {&kServeCommand,   &kWorkerCommand, &kChatCommand,    &kInspectCommand,   &kBenchCommand,
                                     &kPlanCommand,    &kConvertCommand, &kCalibrateCommand, &kEvalCommand,
-                                    &kCertifyCommand, &kDoctorCommand};
+                                    &kCertifyCommand, &kDoctorCommand,  &kCommCommand};
 
 // vLLM accepts snake_case spellings of every flag: --max_model_len=4096 is --max-model-len=4096.
 std::string with_kebab_case_flag(std::string argument) {

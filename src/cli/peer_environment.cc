@@ -40,9 +40,9 @@ constexpr PeerVariable kTable[] = {
     {"VLLM_LOGGING_LEVEL", Use::kOption, "log-level"},
     {"VLLM_SERVER_DEV_MODE", Use::kOption, "dev-mode"},
     {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE", Use::kOption, "keep-alive-timeout"},
-    {"GLOO_SOCKET_IFNAME", Use::kOption, "iface"},
-    {"HCCL_SOCKET_IFNAME", Use::kOption, "iface"},
-    {"VLLM_HOST_IP", Use::kOption, "iface"},
+    {"GLOO_SOCKET_IFNAME", Use::kOption, "rank-interface"},
+    {"HCCL_SOCKET_IFNAME", Use::kOption, "rank-interface"},
+    {"VLLM_HOST_IP", Use::kOption, "rank-interface"},
 
     {"QUANT_CONFIG", Use::kRead, "INC's configuration file, for --quantization inc"},
     {"VLLM_REQUANT_FP8_INC", Use::kRead, "1 together with QUANT_CONFIG: --quantization inc"},
@@ -163,14 +163,13 @@ const PeerVariable* find_peer(std::string_view name) {
 
 void note(OptionRegistry& registry, const PeerVariable& known, const std::string& value,
           std::map<std::string, std::string>& names_by_reason) {
-  const bool is_option = known.use == Use::kOption;
-  RegisteredOption* option = is_option ? registry.find(known.text) : nullptr;
+  RegisteredOption* option = known.use == Use::kOption ? registry.find(known.text) : nullptr;
   if (option != nullptr && option->origin == known.name) return;  // its row says it
   if (option != nullptr) {
     registry.note_variable({known.name, option->secret ? "***" : value, "overruled by " + option->origin, false});
     return;
   }
-  const std::string text = is_option ? "there is one process: no ranks, no addresses between them" : known.text;
+  const std::string text = known.text;
   registry.note_variable({known.name, value, text, known.use == Use::kRead});
   if (known.use == Use::kRead) return;
   std::string& names = names_by_reason[text];

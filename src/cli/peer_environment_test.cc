@@ -23,7 +23,6 @@ class PeerEnvironment : public testing::Test {
   Status apply(std::vector<std::string> arguments, const Environment& environment) {
     add_serve_options(registry, model);
     add_server_flags(registry, server);
-    if (with_ranks) registry.add("--iface", iface, "");
     add_peer_environment(registry);
     std::reverse(arguments.begin(), arguments.end());
     command_.parse(std::move(arguments));
@@ -31,8 +30,6 @@ class PeerEnvironment : public testing::Test {
   }
   std::string origin(const std::string& name) { return registry.find(name)->origin; }
 
-  bool with_ranks = false;
-  std::string iface;
   CLI::App command_;
   OptionRegistry registry{command_};
   ServeOptions model;
@@ -101,18 +98,12 @@ TEST_F(PeerEnvironment, TheFlagsConfigurationWins) {
 }
 
 TEST_F(PeerEnvironment, InterfacesReachTheRanks) {
-  with_ranks = true;
   ASSERT_TRUE(apply({}, {{"HCCL_SOCKET_IFNAME", "eth1"}, {"GLOO_SOCKET_IFNAME", "eth0"}}));
-  EXPECT_EQ(iface, "eth0");
-  EXPECT_EQ(origin("iface"), "GLOO_SOCKET_IFNAME");
+  EXPECT_EQ(model.ranks.interface_name, "eth0");
+  EXPECT_EQ(origin("rank-interface"), "GLOO_SOCKET_IFNAME");
   EXPECT_EQ(explain_config(registry)["environment"]["HCCL_SOCKET_IFNAME"]["meaning"],
             "overruled by GLOO_SOCKET_IFNAME");
   EXPECT_THAT(warnings, IsEmpty());
-}
-
-TEST_F(PeerEnvironment, WithoutRanksInterfacesHaveNoMeaning) {
-  ASSERT_TRUE(apply({}, {{"GLOO_SOCKET_IFNAME", "eth0"}}));
-  EXPECT_THAT(warnings, ElementsAre(HasSubstr("GLOO_SOCKET_IFNAME: accepted, no meaning here: there is one process")));
 }
 
 TEST_F(PeerEnvironment, SlipsAreNamedAndOtherNamesLeftAlone) {

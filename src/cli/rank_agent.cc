@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <csignal>
 #include <cstdlib>
@@ -21,6 +22,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
+std::atomic<bool> g_asked_to_end{false};  // set once, by end_after_rank_zero()'s thread
+
+constexpr timespec kEndTime{.tv_sec = 120, .tv_nsec = 0};
 constexpr milliseconds kMeetingTime{1'000};  // to connect to rank 0, before looking at the ranks again
 constexpr milliseconds kRestartPause{200};   // of a rank that ended, so that one that always does costs little
 
@@ -51,7 +55,10 @@ class RankAgent {
       log_error("rank {} (node {}) ended: {}", exit->rank, options_.identity.node_rank, exit->what);
       if (!exit->by_signal && exit->code != kExitRankZeroGone) return exit->code;
       tell(*exit);
-      if (exit->code == kExitRankZeroGone && !exit->by_signal) forget_rank_zero();
+      if (exit->code == kExitRankZeroGone && !exit->by_signal) {
+        if (g_asked_to_end) return kExitOk;
+        forget_rank_zero();
+      }
       std::this_thread::sleep_for(kRestartPause);
       HADAL_RETURN_IF_ERROR(start(exit->rank, 0));
     }
@@ -139,20 +146,6 @@ void RankAgent::tell(const RankExit& exit) {
   if (meet()) static_cast<void>(store_->set(ended_key(exit.rank), exit.what));
 }
 
-// SIGTERM and SIGINT end the process and with it its children.
-void end_on_signals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  std::thread([signals] {
-    int signal_number = 0;
-    sigwait(&signals, &signal_number);
-    std::_Exit(128 + signal_number);
-  }).detach();
-}
-
 }  // namespace
 
 Expected<RankContract> node_contract(const RankOptions& options) {
@@ -172,7 +165,7 @@ Expected<RankContract> node_contract(const RankOptions& options) {
                       options.tensor_parallel_size, options.nnodes);
   }
   HADAL_ASSIGN_OR_RETURN(identity.token, read_rank_token(options.token_file));
-  if (identity.token.empty() && options.nnodes > 1) {
+  if (identity.token.empty() && options.nnodes > 1 && options.nodes == nullptr) {
     return make_error(ErrorCode::kInvalidArgument,
                       "ranks of different machines need a secret: set {} to the same value on every node, or give "
                       "--rank-token-file with a file of it (head -c 16 /dev/urandom | xxd -p > token)",
@@ -181,8 +174,26 @@ Expected<RankContract> node_contract(const RankOptions& options) {
   return contract;
 }
 
+void end_after_rank_zero() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::thread([signals] {
+    int signal_number = 0;
+    sigwait(&signals, &signal_number);
+    g_asked_to_end = true;
+    if (signal_number == SIGTERM) {
+      log_info("asked to end: rank 0 gets {} s to end first", kEndTime.tv_sec);
+      sigtimedwait(&signals, nullptr, &kEndTime);
+    }
+    std::_Exit(128 + signal_number);
+  }).detach();
+}
+
 Expected<int> run_rank_agent(const RankWorkerOptions& options) {
-  end_on_signals();
+  end_after_rank_zero();
   log_info("node {}: ranks {} to {} of {}, rank 0 at {}:{}", options.identity.node_rank, options.identity.rank,
            options.identity.rank + options.identity.local_world_size - 1, options.identity.world_size,
            options.identity.master_addr, options.identity.master_port);

@@ -19,4 +19,9 @@ Expected<RankContract> node_contract(const RankOptions& options);
 // within join_timeout; SIGTERM and SIGINT end it at once. Returns an exit code. Errors: kIo.
 Expected<int> run_rank_agent(const RankWorkerOptions& options);
 
+// From now on SIGTERM and SIGINT end the process, and with it its children. A whole group is asked to end at once
+// (pods, Slurm's tasks): after SIGTERM rank 0 gets the time to answer what runs, and a second signal ends at once.
+// Before other threads start.
+void end_after_rank_zero();
+
 }  // namespace hadal

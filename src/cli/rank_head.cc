@@ -47,6 +47,7 @@ Expected<std::shared_ptr<RankHead>> RankHead::start(RankHeadOptions options) {
 
 RankHead::~RankHead() {
   server_.reset();  // so that ranks that still wait for a group end by themselves
+  if (options_.launcher != nullptr) options_.launcher->close();
   processes_.reset();
 }
 
@@ -64,6 +65,8 @@ Status RankHead::start_all() {
   for (size_t rank = 1; rank < peers_.size(); ++rank) {
     if (peers_[rank].is_local) HADAL_RETURN_IF_ERROR(start_local(static_cast<int>(rank)));
   }
+  if (options_.launcher != nullptr)
+    options_.launcher->listen([this](const LaunchEvent& event) { launch_event(event); });
   for (size_t node = 1; options_.launcher != nullptr && node < options_.ranks_per_node.size(); ++node) {
     HADAL_RETURN_IF_ERROR(start_node(static_cast<int>(node)));
   }
@@ -104,6 +107,9 @@ Status RankHead::start_node(int node_rank) {
   contract.identity.local_world_size = unit.num_ranks;
   contract.identity.node_rank = node_rank;
   contract.identity.generation = std::max(0, generation_);
+  // An address is this node's own; a name may be the same everywhere.
+  if (contract.identity.interface_name.find_first_of(".:") != std::string::npos)
+    contract.identity.interface_name.clear();
   unit.env = rank_environment(contract);
   {
     const std::lock_guard lock(mutex_);

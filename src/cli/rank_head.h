@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "base/status.h"
-#include "cli/launch_plan.h"
+#include "cli/launch_nodes.h"
 #include "cli/rank_keys.h"
 #include "cli/rank_options.h"
 #include "cli/rank_processes.h"
@@ -26,7 +26,7 @@ struct RankHeadOptions {
   std::string config;  // write_rank_config()
   std::string model_hash;
   std::string version;
-  std::unique_ptr<Launcher> launcher;  // of the other nodes' agents; null: they are started by somebody else
+  std::shared_ptr<LaunchedNodes> launcher;  // of the other nodes' agents; null: they are started by somebody else
   std::vector<int> ranks_per_node;
   // Whether other ranks of this node are this process's children; false: each was started by a launcher.
   bool starts_local_ranks = true;

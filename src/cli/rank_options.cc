@@ -57,7 +57,7 @@ Status check_rank_options(const RankOptions& options) {
     return make_error(ErrorCode::kInvalidArgument, "--node-rank {} with --nnodes {}: nodes are counted from 0",
                       options.node_rank, options.nnodes);
   }
-  if (options.nnodes > 1 && options.master_addr.empty()) {
+  if (options.nnodes > 1 && options.master_addr.empty() && options.backend != "ray") {
     return make_error(ErrorCode::kInvalidArgument,
                       "--nnodes {} needs --master-addr: the address of node 0 that the other nodes reach",
                       options.nnodes);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "base/status.h"
@@ -12,6 +13,7 @@
 
 namespace hadal {
 
+class LaunchedNodes;
 class OptionRegistry;
 
 inline constexpr const char* kTokenVariable = "HADAL_AUTH_TOKEN";
@@ -32,8 +34,9 @@ struct RankOptions {
   std::chrono::milliseconds rank_timeout{10'000};
   std::chrono::milliseconds join_timeout{600'000};
 
-  // Not a flag: which rank this process is.
+  // Not flags: which rank this process is, and the nodes that the backend's launcher has chosen, if it has one.
   RankIdentity place;
+  std::shared_ptr<LaunchedNodes> nodes;
 
   int world_size() const { return static_cast<int>(tensor_parallel_size); }
   // For joining a group, which takes milliseconds once all ranks are ready.

@@ -33,6 +33,19 @@ class WatchedAssembly final : public RankAssembly {
   bool was_together_ = false;
 };
 
+// Nodes for the ranks, where the backend chooses them.
+Status launch_nodes(RankOptions& options) {
+  const LaunchRequest request{.world_size = options.world_size(),
+                              .nnodes = options.nnodes > 1 ? options.nnodes : 0,
+                              .master_addr = options.master_addr,
+                              .command = {"hadal", "worker"}};
+  HADAL_ASSIGN_OR_RETURN(options.nodes, LaunchedNodes::prepare(options.backend, request));
+  if (options.nodes == nullptr) return {};
+  options.nnodes = static_cast<int>(options.nodes->layout().ranks_per_node.size());
+  options.master_addr = options.nodes->layout().master_addr;
+  return {};
+}
+
 }  // namespace
 
 Expected<std::optional<RankContract>> other_ranks_contract(const RankOptions& options) {
@@ -50,6 +63,7 @@ Expected<int> run_other_ranks(const ServeOptions& options, const RankContract& c
                                  .num_threads = options.num_threads,
                                  .join_timeout = options.ranks.join_timeout};
   if (contract.is_agent) return run_rank_agent(worker);
+  end_after_rank_zero();
   HADAL_ASSIGN_OR_RETURN(const bool stopped, run_rank_worker(worker));
   return stopped ? kExitOk : kExitRankZeroGone;
 }
@@ -61,7 +75,8 @@ Expected<ServeOptions> place_rank_zero(const ServeOptions& options) {
   if (told) {
     placed.ranks.place = told->identity;
   } else {
-    HADAL_ASSIGN_OR_RETURN(const RankContract contract, node_contract(options.ranks));
+    HADAL_RETURN_IF_ERROR(launch_nodes(placed.ranks));
+    HADAL_ASSIGN_OR_RETURN(const RankContract contract, node_contract(placed.ranks));
     placed.ranks.place = contract.identity;
   }
   RankIdentity& place = placed.ranks.place;
@@ -87,7 +102,9 @@ Expected<RankServing> start_ranks(const ServeOptions& options, const OpenedModel
   head.config = write_rank_config(shared, isa_name(opened.numerics.kernels->isa));
   HADAL_ASSIGN_OR_RETURN(head.model_hash, model_hash(options.model));
   head.version = kVersion;
-  HADAL_ASSIGN_OR_RETURN(head.launcher, make_launcher(options.ranks.backend));
+  head.launcher = options.ranks.nodes;
+  HADAL_ASSIGN_OR_RETURN(const auto told, read_rank_contract(current_environment()));
+  head.starts_local_ranks = !told || told->is_agent;
   const RankIdentity& place = options.ranks.place;
   head.ranks_per_node.assign(static_cast<size_t>(place.nnodes), place.world_size / place.nnodes);
   HADAL_ASSIGN_OR_RETURN(auto started, RankHead::start(std::move(head)));

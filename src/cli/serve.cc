@@ -15,6 +15,7 @@
 #include "cli/command.h"
 #include "cli/config_registry.h"
 #include "cli/config_sources.h"
+#include "cli/launch_environment.h"
 #include "cli/open_model.h"
 #include "cli/peer_environment.h"
 #include "cli/peer_flags.h"
@@ -149,6 +150,7 @@ Expected<ServerOptions> read_options(ServeCommandLine& command_line) {
   HADAL_RETURN_IF_ERROR(apply_sources(*command_line.registry, current_environment(), warnings));
   configure_logs(command_line.model);
   for (const std::string& warning : warnings) log_warning("{}", warning);
+  HADAL_RETURN_IF_ERROR(adopt_launcher(*command_line.registry, current_environment(), command_line.model.ranks));
   HADAL_ASSIGN_OR_RETURN(warnings, check_peer_flags(*command_line.registry, command_line.model.model));
   for (const std::string& warning : warnings) log_warning("{}", warning);
   if (!command_line.explain_config) HADAL_RETURN_IF_ERROR(check_serve_options(command_line.model));

@@ -7,6 +7,8 @@
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/config_registry.h"
+#include "cli/launch_environment.h"
+#include "cli/peer_environment.h"
 #include "cli/rank_agent.h"
 #include "cli/rank_contract.h"
 #include "cli/rank_options.h"
@@ -59,8 +61,13 @@ int run_worker() {
   if (auto applied = apply_sources(*g_options.registry, own_environment(*g_options.registry), warnings); !applied) {
     return fail(applied.error());
   }
+  if (auto adopted = adopt_launcher(*g_options.registry, current_environment(), g_options.ranks); !adopted) {
+    return fail(adopted.error());
+  }
   auto contract = choose_contract(g_options.ranks);
   if (!contract) return fail(contract.error());
+  // Each node may have its own name for the network.
+  if (!g_options.ranks.interface_name.empty()) contract->identity.interface_name = g_options.ranks.interface_name;
   if (contract->is_agent) {
     const auto code = run_rank_agent({.identity = contract->identity,
                                       .version = kVersion,
@@ -87,6 +94,7 @@ void add_worker_command(CLI::App& program) {
   registry.add("--threads", g_options.num_threads, "Compute threads of each rank here [as rank 0 says]")
       ->check(CLI::Range(0, 4096));
   add_rank_options(registry, g_options.ranks);
+  add_peer_environment(registry);
   command->footer(
       "The secret that ranks of different machines share comes from $HADAL_AUTH_TOKEN or --rank-token-file.\n"
       "Example:\n  hadal worker --nnodes 2 --node-rank 1 --tensor-parallel-size 2 --master-addr 10.0.0.1");

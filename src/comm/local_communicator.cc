@@ -24,6 +24,7 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr int64_t kOneShotBytes = 32 << 10;  // up to here every rank sums everything: one wait instead of two
+constexpr int64_t kWholeBytes = 4 << 10;     // up to here a message is published as a whole
 constexpr milliseconds kNap{20};             // between looks at peers: bounds how late a death is seen
 constexpr int kSpins = 4000;                 // about 40 us, a few times the longest exchange of a decode step
 
@@ -95,6 +96,8 @@ class LocalCommunicator final : public LocalGroup {
   Status gather();
   Status gather_from(int peer);
   Status check_same_call(int peer);
+  // A whole sum in one round, whose pieces others read while the next ones are written.
+  Status sum_in_pieces(std::byte* bytes, int64_t count, DType dtype);
   std::byte* my_slot() { return segment_->slot(rank_, round_); }
   std::span<const void* const> all_slots();
 
@@ -195,7 +198,9 @@ Status LocalCommunicator::open() {
 }
 
 void LocalCommunicator::publish() {
-  segment_->board(rank_).arrived.store(round_, std::memory_order_release);
+  RankBoard& mine = segment_->board(rank_);
+  mine.pieces.store(kPiecesPerRound * round_ + kPiecesPerRound - 1, std::memory_order_release);
+  mine.arrived.store(round_, std::memory_order_release);
   segment_->ring();
 }
 
@@ -288,6 +293,39 @@ Status LocalCommunicator::barrier() {
   return {};
 }
 
+Status LocalCommunicator::sum_in_pieces(std::byte* bytes, int64_t count, DType dtype) {
+  constexpr int64_t kLine = 64;
+  const int64_t size = static_cast<int64_t>(dtype_size_bytes(dtype));
+  const int64_t per_piece =
+      (count + kPiecesPerRound - 1) / kPiecesPerRound * size / kLine * kLine / size + kLine / size;
+  const int64_t num_pieces = (count + per_piece - 1) / per_piece;
+  RankBoard& mine = segment_->board(rank_);
+  HADAL_RETURN_IF_ERROR(open());
+  const auto write = [&](int64_t piece) {
+    const int64_t begin = piece * per_piece, end = std::min(count, begin + per_piece);
+    std::memcpy(my_slot() + begin * size, bytes + begin * size, (end - begin) * size);
+    mine.pieces.store(kPiecesPerRound * round_ + static_cast<uint32_t>(piece), std::memory_order_release);
+    if (piece + 1 == num_pieces) publish();
+  };
+  write(0);
+  const auto inputs = all_slots();
+  for (int64_t piece = 0; piece < num_pieces; ++piece) {
+    if (piece + 1 < num_pieces) write(piece + 1);
+    const uint32_t awaited = kPiecesPerRound * round_ + static_cast<uint32_t>(piece);
+    for (int peer = 0; peer < world_; ++peer) {
+      if (peer == rank_) continue;
+      RankBoard& board = segment_->board(peer);
+      HADAL_RETURN_IF_ERROR(
+          wait_for(peer, [&] { return has_reached(board.pieces.load(std::memory_order_acquire), awaited); }));
+      if (piece == 0) HADAL_RETURN_IF_ERROR(check_same_call(peer));
+    }
+    const int64_t begin = piece * per_piece, end = std::min(count, begin + per_piece);
+    tree_sum(inputs, begin, end - begin, dtype, bytes + begin * size);
+  }
+  ++round_;
+  return {};
+}
+
 Status LocalCommunicator::all_reduce(void* data, int64_t count, DType dtype) {
   HADAL_RETURN_IF_ERROR(check_sum(dtype, count));
   const int64_t size = static_cast<int64_t>(dtype_size_bytes(dtype));
@@ -295,6 +333,7 @@ Status LocalCommunicator::all_reduce(void* data, int64_t count, DType dtype) {
   std::byte* bytes = static_cast<std::byte*>(data);
   const int64_t per_round = slot_bytes_ / size;
   const bool one_shot = count * size <= kOneShotBytes || world_ == 1;
+  if (one_shot && count * size > kWholeBytes && count <= per_round) return sum_in_pieces(bytes, count, dtype);
   for (int64_t at = 0; at < count; at += per_round) {
     const int64_t length = std::min(per_round, count - at);
     HADAL_RETURN_IF_ERROR(open());

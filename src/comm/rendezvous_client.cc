@@ -17,6 +17,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
+constexpr milliseconds kAnswerTime{15'000};  // the server answers at once; this is for a network that is in trouble
+
 milliseconds left_until(Clock::time_point deadline) {
   return std::max(milliseconds(0), std::chrono::duration_cast<milliseconds>(deadline - Clock::now()));
 }
@@ -38,6 +40,17 @@ int connect_once(const addrinfo& where, milliseconds limit) {
   return -1;
 }
 
+const char* advice_for(int error) {
+  switch (error) {
+    case ECONNREFUSED:
+      return "the host answers, but nothing listens there: is rank 0 running, with this port?";
+    case ETIMEDOUT:
+      return "packets are dropped on the way (firewall), or the address is not rank 0's";
+    default:
+      return "is rank 0 running, and is there a route to it?";
+  }
+}
+
 class RendezvousClient final : public KeyValueStore {
  public:
   RendezvousClient(int fd, std::string where) : fd_(fd), where_(std::move(where)) {}
@@ -50,12 +63,12 @@ class RendezvousClient final : public KeyValueStore {
   }
 
   Status set(const std::string& key, const std::string& value) override {
-    return ask({FrameKind::kSet, {key, value}}, milliseconds(30'000)).map([](const Frame&) {});
+    return ask({FrameKind::kSet, {key, value}}, kAnswerTime).map([](const Frame&) {});
   }
 
   Expected<std::string> get(const std::string& key, milliseconds timeout) override {
-    HADAL_ASSIGN_OR_RETURN(
-        Frame answer, ask({FrameKind::kGet, {key, std::to_string(timeout.count())}}, timeout + milliseconds(5'000)));
+    HADAL_ASSIGN_OR_RETURN(Frame answer,
+                           ask({FrameKind::kGet, {key, std::to_string(timeout.count())}}, timeout + kAnswerTime / 2));
     if (answer.kind != FrameKind::kValue || answer.strings.size() != 1) {
       return make_error(ErrorCode::kUnavailable, "{}: key {} was not set within {} ms: a rank is missing", where_, key,
                         timeout.count());
@@ -148,9 +161,8 @@ Expected<std::unique_ptr<KeyValueStore>> connect_rendezvous(const RendezvousOpti
       continue;
     }
     if (left_until(deadline).count() == 0) {
-      return make_error(ErrorCode::kUnavailable,
-                        "{}: no connection within {} ms ({}): is rank 0 running, and the port open between the nodes?",
-                        where, timeout.count(), std::strerror(error));
+      return make_error(ErrorCode::kUnavailable, "{}: no connection within {} ms ({}): {}", where, timeout.count(),
+                        std::strerror(error), advice_for(error));
     }
     std::this_thread::sleep_for(milliseconds(50));
   }

@@ -128,7 +128,7 @@ TEST(Rendezvous, SaysWhyThereIsNoConnection) {
     EXPECT_THAT(RendezvousServer::start(options_of(port)).error().message, HasSubstr("cannot listen for ranks on"));
   }
   EXPECT_THAT(connect_rendezvous(options_of(port), 1, milliseconds(120)).error().message,
-              HasSubstr("is rank 0 running, and the port open"));
+              HasSubstr("nothing listens there: is rank 0 running"));
   auto unknown = options_of(port);
   unknown.address = "no-such-host.invalid";
   EXPECT_THAT(connect_rendezvous(unknown, 1, milliseconds(50)).error().message, HasSubstr("the name is not known"));

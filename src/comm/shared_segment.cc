@@ -15,7 +15,7 @@
 namespace hadal {
 namespace {
 
-constexpr uint64_t kMagic = 0x32676573'6c646168;  // "hadlseg2"
+constexpr uint64_t kMagic = 0x33676573'6c646168;  // "hadlseg3"
 constexpr size_t kPage = 4096;
 
 size_t rounded(size_t num_bytes) { return (num_bytes + kPage - 1) / kPage * kPage; }

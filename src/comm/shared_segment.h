@@ -18,6 +18,7 @@ namespace hadal {
 // One rank's announcement of an operation. Numbers never change their meaning while the layout version stays.
 struct alignas(64) RankBoard {
   std::atomic<uint32_t> arrived{0};  // rounds this rank has published; a round's data is readable when arrived >= it
+  std::atomic<uint32_t> pieces{0};   // of a round that is published piece by piece: kPiecesPerRound * round + count
   std::atomic<int32_t> pid{0};       // 0: not joined yet
   std::atomic<uint32_t> waits_elsewhere{0};
   // Of the round with the same parity as the index.
@@ -25,6 +26,9 @@ struct alignas(64) RankBoard {
   uint32_t root[2] = {};
   uint64_t num_bytes[2] = {};  // of the whole operation, for comparison
 };
+
+// Two overlap writing and reading; more pass the board's line between cores more often than they win.
+inline constexpr uint32_t kPiecesPerRound = 2;
 
 // Handing over of pieces from one rank to another: `written` - `read` pieces are in the mailbox.
 struct alignas(64) Mailbox {

@@ -1,10 +1,13 @@
 """scripts/quickstart: the guide's options, what becomes of them, what is refused; and that the server they start answers."""
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 import subprocess
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -227,6 +230,31 @@ class Buckets(unittest.TestCase):
             done = subprocess.run([str(BINARY), "plan", "buckets", *arguments], env=environment(), capture_output=True, text=True)
             self.assertEqual(done.returncode, 2, arguments)
             self.assertIn(message, done.stderr + done.stdout)
+
+
+class Traffic(unittest.TestCase):
+    def test_a_run_over_two_ranks_moves_what_the_plan_says(self):
+        programs = subprocess.run([str(BINARY), "--help"], capture_output=True, text=True).stdout
+        if not re.search(r"^  worker ", programs, re.M):
+            self.skipTest("this build has one rank: planned traffic was not compared with a run's")
+        planned = json.loads(subprocess.run(
+            [str(BINARY), "plan", "--model", "models/nano", "--nnodes", "2", "--machine", "2x-epyc-9005", "--json"], cwd=REPOSITORY,
+            capture_output=True, text=True, check=True).stdout)
+        with Server(args=("--tensor-parallel-size", "2", "--max-model-len", "4096", "--threads", "1")) as server:
+            before = self.counted(server)
+            usage = server.post("/v1/completions", {"prompt": "1 2 3 4 5 6 7 8", "max_tokens": 20, "ignore_eos": True})["usage"]
+            # Every token but the last is computed; every generated one is sampled from logits.
+            tokens = usage["prompt_tokens"] + usage["completion_tokens"] - 1
+            expected = tokens * planned["token_payload_bytes"] + usage["completion_tokens"] * planned["row_payload_bytes"]
+            deadline = time.monotonic() + 60  # the last step is counted after its answer has been sent
+            while (moved := self.counted(server) - before) < expected and time.monotonic() < deadline:
+                time.sleep(0.02)
+        # Ranks agree once where the pieces of a step end: 8 bytes.
+        self.assertTrue(0 <= moved - expected <= 64, (moved, expected))
+
+    def counted(self, server: Server) -> float:
+        text = server.call("GET", "/metrics")[2]
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("hadal_step_comm_bytes_total"))
 
 
 if __name__ == "__main__":

@@ -18,19 +18,25 @@ from serving import REPOSITORY
 DOCS = REPOSITORY / "docs"
 BINARIES = Path(os.environ.get("HADAL_BUILD_DIR", REPOSITORY / "build/release")).resolve() / "bin"
 NANO = REPOSITORY / "models/nano"
+RAY = BINARIES.parent / "e2e/venv-ray/bin"  # where e2e.ray has put it; else what is on the PATH
+SEARCHED = f"{BINARIES}:{RAY}:{os.environ['PATH']}"
 # A clone in a folder of its own, so that nothing is written into this one.
 CLONED = ("docs", "eval", "models", "scripts")
 
 
-def hadal_knows(*words: str, option: str = "") -> bool:
-    done = subprocess.run([str(BINARIES / "hadal"), *words, "--help"], capture_output=True, text=True)
-    return done.returncode == 0 and option in done.stdout
+def help_of(*words: str) -> str:
+    return subprocess.run([str(BINARIES / "hadal"), *words, "--help"], capture_output=True, text=True).stdout
+
+
+def has_command(name: str, *within: str) -> bool:
+    return re.search(rf"^  {name} ", help_of(*within), re.M) is not None
 
 
 NEEDS = {
-    "comm": lambda: hadal_knows("comm", "bench"),
-    "nnodes": lambda: hadal_knows("serve", option="--nnodes") and hadal_knows("worker"),
-    "ray": lambda: shutil.which("ray") is not None and hadal_knows("serve", option="--nnodes"),
+    "comm": lambda: has_command("comm") and has_command("bench", "comm"),
+    "check": lambda: has_command("comm") and has_command("check", "comm"),
+    "nnodes": lambda: has_command("worker") and "--nnodes" in help_of("serve"),
+    "ray": lambda: has_command("worker") and shutil.which("ray", path=SEARCHED) is not None,
 }
 
 
@@ -43,8 +49,8 @@ def free_port() -> int:
 def reader_environment() -> dict[str, str]:
     """What the reader has set, and limits that make small cases of large ones."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HADAL_", "VLLM_", "INC_"))}
-    return {**kept, "PATH": f"{BINARIES}:{os.environ['PATH']}", "MODEL": str(NANO), "TEXT": str(NANO / "calibration.jsonl"),
-            "PROBLEMS": str(NANO / "heldout.jsonl"), "HADAL_NUM_BLOCKS": "600", "INPUT_LEN": "32", "OUTPUT_LEN": "8",
+    return {**kept, "PATH": SEARCHED, "MODEL": str(NANO), "TEXT": str(NANO / "calibration.jsonl"),
+            "PROBLEMS": str(NANO / "heldout.jsonl"), "HADAL_NUM_BLOCKS": "700", "INPUT_LEN": "32", "OUTPUT_LEN": "8",
             "CASES": "1,2 4,8", "RESULT_DIR": "."}
 
 

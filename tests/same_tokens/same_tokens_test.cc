@@ -1,7 +1,7 @@
 // Same tokens always (design.md section 4): one request gives byte-equal tokens and logprobs alone, among 31 strangers,
 // for every chunk size, in slices between the steps of others, on a prefix-cache hit or miss, after preemption, with
-// one or two threads, on real models through the real engine. Compares bits, so a difference of one rounding anywhere
-// fails it.
+// one or two threads, on any number of ranks, on real models through the real engine. Compares bits, so a difference of
+// one rounding anywhere fails it.
 //
 // Proves nothing about correctness (golden.forward does), nor about equality between kernel tables, which is not
 // promised.
@@ -18,11 +18,14 @@
 #include <fmt/format.h>
 
 #include "engine/engine.h"
+#include "formats/hf_config.h"
 #include "kernels/kernels.h"
 #include "kernels/row_math.h"
 #include "model/load_model.h"
+#include "model/rank_layout.h"
 #include "support/test_files.h"
 #include "synth_checkpoint/synth_checkpoint.h"
+#include "thread_ranks.h"
 
 namespace hadal {
 namespace {
@@ -36,16 +39,17 @@ struct ModelCase {
   std::vector<int64_t> prompt_lengths;
   const char* isa = "auto";
   const char* kv_cache_dtype = "auto";
+  std::vector<int> world_sizes = {};
 };
 
 const ModelCase kCases[] = {
-    {"tiny_v3", "config_tiny_v3.json", 8, 256, 4, {5, 7, 8, 9, 40, 200}},
+    {"tiny_v3", "config_tiny_v3.json", 8, 256, 4, {5, 7, 8, 9, 40, 200}, "auto", "auto", {2, 4}},
     {"tiny_moonlight", "config_tiny_moonlight.json", 8, 256, 4, {5, 7, 8, 9, 40, 200}},
     {"tiny_v3_portable", "config_tiny_v3.json", 8, 256, 4, {5, 8, 40}, "portable"},
     {"tiny_v3_avx2", "config_tiny_v3.json", 8, 256, 4, {5, 8, 40, 200}, "avx2"},
     {"tiny_v3_avx512", "config_tiny_v3.json", 8, 256, 4, {5, 8, 40, 200}, "avx512"},
     {"tiny_v3_kv_fp8", "config_tiny_v3.json", 8, 256, 4, {5, 8, 40, 200}, "auto", "fp8"},
-    {"nano", nullptr, 256, 2048, 64, {5, 255, 256, 257, 700, 1500}},
+    {"nano", nullptr, 256, 2048, 64, {5, 255, 256, 257, 700, 1500}, "auto", "auto", {2, 4, 8, 16}},
 };
 
 constexpr int64_t kMaxTokens = 32;
@@ -112,6 +116,7 @@ struct Variant {
   bool enable_prefix_caching = false;
   int64_t tile_tokens = 0;  // 0: the case's
   double max_itl_ms = 0;
+  RankSlice ranks = {};
 };
 
 class SameTokens : public testing::TestWithParam<ModelCase> {
@@ -133,11 +138,18 @@ class SameTokens : public testing::TestWithParam<ModelCase> {
     }
   }
 
-  std::unique_ptr<Engine> start(const Variant& variant) {
-    auto model =
-        load_deepseek_v3(dir_, {.kernels = kernels_, .kv_dtype = kv_dtype_, .num_threads = variant.num_threads});
+  std::unique_ptr<ForwardModel> load(const Variant& variant) const {
+    const LoadOptions options = {
+        .kernels = kernels_, .kv_dtype = kv_dtype_, .num_threads = variant.num_threads, .slice = variant.ranks};
+    if (variant.ranks.world_size > 1) return load_thread_ranks(dir_, options);
+    auto model = load_deepseek_v3(dir_, options);
     if (!model) throw std::runtime_error(model.error().message);
-    vocab_size_ = (*model)->vocab_size();
+    return std::move(*model);
+  }
+
+  std::unique_ptr<Engine> start(const Variant& variant) {
+    auto model = load(variant);
+    vocab_size_ = model->vocab_size();
     EngineOptions options;
     options.max_model_len = GetParam().max_model_len;
     options.max_num_seqs = kNumBatch;
@@ -150,7 +162,7 @@ class SameTokens : public testing::TestWithParam<ModelCase> {
     options.max_itl_ms = variant.max_itl_ms;
     options.check_invariants = true;
     options.row_math = &row_math_for(kernels_->isa);
-    auto engine = make_engine(std::move(*model), options);
+    auto engine = make_engine(std::move(model), options);
     if (!engine) throw std::runtime_error(engine.error().message);
     return std::move(*engine);
   }
@@ -307,7 +319,40 @@ TEST_P(SameTokens, WhateverElseGoesOn) {
   check_sensitivity();
 }
 
+class SameTokensOnRanks : public SameTokens {};
+
+// With whole experts on a rank the sums have another order, which is the same on one rank under the flag.
+TEST_P(SameTokensOnRanks, WhateverTheirNumber) {
+  for (const bool expert_parallel : {false, true}) {
+    wanted_.clear();
+    check_alone({.what = "one rank", .ranks = {.expert_parallel = expert_parallel}});
+    for (const int world_size : GetParam().world_sizes) {
+      const RankSlice ranks = {.world_size = world_size, .expert_parallel = expert_parallel};
+      const HfConfig hf = load_hf_config(dir_).value();
+      if (!check_rank_slice(make_model_config(hf).value(), ranks)) {
+        EXPECT_TRUE(expert_parallel && world_size > 8) << "nano has 8 experts";
+        continue;
+      }
+      const std::string what = fmt::format("{} ranks{}", world_size, expert_parallel ? ", experts whole" : "");
+      check_alone({.what = what, .num_threads = 1, .ranks = ranks}, world_size > 4);
+    }
+    // Slices of prompts between steps that decode.
+    check_among_strangers({.what = "two ranks, in slices",
+                           .num_threads = 1,
+                           .max_itl_ms = 0.001,
+                           .ranks = {.world_size = 2, .expert_parallel = expert_parallel}});
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, SameTokens, testing::ValuesIn(kCases),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+std::vector<ModelCase> cases_with_ranks() {
+  std::vector<ModelCase> cases(std::begin(kCases), std::end(kCases));
+  std::erase_if(cases, [](const ModelCase& model) { return model.world_sizes.empty(); });
+  return cases;
+}
+INSTANTIATE_TEST_SUITE_P(Models, SameTokensOnRanks, testing::ValuesIn(cases_with_ranks()),
                          [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

@@ -1,0 +1,365 @@
+#include "cli/comm_bench_job.h"
+
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <csignal>
+#include <cstdio>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+
+#include <fmt/ranges.h>
+
+#include "cli/command.h"
+#include "cli/version.h"
+#include "comm/rank_group.h"
+#include "comm/rendezvous.h"
+
+namespace hadal {
+namespace {
+
+constexpr std::chrono::milliseconds kJoinTimeout{120'000};
+constexpr std::chrono::milliseconds kOperationTimeout{120'000};  // a slow link takes its time over 1 GiB
+
+// A group of all ranks, or of those of --custom_comm: numbers inside it, and who is where.
+struct Layout {
+  std::vector<int> members;  // hccl_demo's ranks, ascending
+  int ranks_per_node = 1;
+  std::string host;
+  uint16_t port = 0;
+
+  int node_of(int member) const { return member / ranks_per_node; }
+  std::vector<int> nodes() const {
+    std::vector<int> found;
+    for (const int member : members) {
+      if (found.empty() || found.back() != node_of(member)) found.push_back(node_of(member));
+    }
+    return found;
+  }
+  RankIdentity identity_of(size_t rank, const CommBenchJob& job) const;
+};
+
+RankIdentity Layout::identity_of(size_t rank, const CommBenchJob& job) const {
+  const int node = node_of(members[rank]);
+  const auto here = [&](int member) { return node_of(member) == node; };
+  const auto first = std::find_if(members.begin(), members.end(), here) - members.begin();
+  const std::vector<int> all = nodes();
+  return {.rank = static_cast<int>(rank),
+          .world_size = static_cast<int>(members.size()),
+          .local_rank = static_cast<int>(rank) - static_cast<int>(first),
+          .local_world_size = static_cast<int>(std::count_if(members.begin(), members.end(), here)),
+          .node_rank = static_cast<int>(std::find(all.begin(), all.end(), node) - all.begin()),
+          .nnodes = static_cast<int>(all.size()),
+          .master_addr = host,
+          .master_port = port,
+          .interface_name = job.interface_name,
+          .token = job.token};
+}
+
+// Gaudi cards, by which hccl_demo counts the ranks of a node.
+int count_gaudi_cards() {
+  int count = 0;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator("/sys/bus/pci/devices", ignored)) {
+    std::string vendor;
+    std::ifstream(entry.path() / "vendor") >> vendor;
+    if (vendor == "0x1da3") ++count;
+  }
+  return count;
+}
+
+Status check_place(const CommBenchJob& job, int ranks_per_node) {
+  if (job.nranks < 1) return make_error(ErrorCode::kInvalidArgument, "--nranks N is required: ranks on all nodes");
+  if (ranks_per_node < 1) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "--ranks_per_node is required on several nodes (no Gaudi cards here to count)");
+  }
+  if (job.nranks > ranks_per_node && job.nranks % ranks_per_node != 0) {
+    return make_error(ErrorCode::kInvalidArgument, "--nranks {} is not a multiple of --ranks_per_node {}", job.nranks,
+                      ranks_per_node);
+  }
+  const int num_nodes = std::max(1, job.nranks / ranks_per_node);
+  if (job.node_id >= num_nodes) {
+    return make_error(ErrorCode::kInvalidArgument, "--node_id {} of {} node(s): {} ranks, {} per node", job.node_id,
+                      num_nodes, job.nranks, ranks_per_node);
+  }
+  if (num_nodes == 1) return {};
+  if (job.comm_id.empty() || job.node_id < 0) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "{} ranks with {} per node need several nodes: run the same command on each, with --node_id "
+                      "0 .. {} and the environment variable HCCL_COMM_ID=<address of node 0>:<free port>",
+                      job.nranks, ranks_per_node, num_nodes - 1);
+  }
+  return {};
+}
+
+Expected<Layout> plan_layout(const CommBenchJob& job) {
+  Layout layout{.ranks_per_node = job.ranks_per_node, .host = "127.0.0.1"};
+  if (layout.ranks_per_node < 0) {
+    const int cards = job.node_id < 0 ? 0 : count_gaudi_cards();
+    layout.ranks_per_node = cards > 0 ? cards : job.node_id <= 0 && job.comm_id.empty() ? job.nranks : -1;
+  }
+  HADAL_RETURN_IF_ERROR(check_place(job, layout.ranks_per_node));
+  if (!job.comm_id.empty()) {
+    const size_t colon = job.comm_id.rfind(':');
+    const std::string port = colon == std::string::npos ? "" : job.comm_id.substr(colon + 1);
+    const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), layout.port);
+    if (colon == 0 || error != std::errc() || end != port.data() + port.size() || layout.port == 0) {
+      return make_error(ErrorCode::kInvalidArgument, "HCCL_COMM_ID={}: expected <address of node 0>:<port>",
+                        job.comm_id);
+    }
+    layout.host = job.comm_id.substr(0, colon);
+    if (layout.host.starts_with("[") && layout.host.ends_with("]")) layout.host = layout.host.substr(1, colon - 2);
+  }
+  for (int rank = 0; rank < job.nranks; ++rank) {
+    const bool takes_part = job.custom_comm.empty() ||
+                            std::find(job.custom_comm.begin(), job.custom_comm.end(), rank) != job.custom_comm.end();
+    if (takes_part) layout.members.push_back(rank);
+  }
+  for (const int rank : job.custom_comm) {
+    if (rank < 0 || rank >= job.nranks) {
+      return make_error(ErrorCode::kInvalidArgument, "--custom_comm: rank {} of {}", rank, job.nranks);
+    }
+  }
+  return layout;
+}
+
+// What must be the same on all nodes, in words.
+std::string shown_job(const CommBenchJob& job) {
+  std::vector<const char*> tests;
+  for (const CommTest test : job.tests) tests.push_back(comm_test_name(test));
+  return fmt::format("test {} size {} loop {} root {} type {} measure {} same_buffers {} check {} comm {} list {}",
+                     fmt::join(tests, ","), fmt::join(job.sizes, ","), job.bench.loop, job.bench.root,
+                     dtype_name(job.bench.dtype), job.bench.latency ? "latency" : "bw", job.bench.same_buffers,
+                     job.bench.check_correctness, fmt::join(job.custom_comm, ","), job.bench.ranks_list.size());
+}
+
+std::string time_stamp() {
+  char text[32] = {};
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  std::strftime(text, sizeof text, "%Y-%m-%d_%H%M", localtime_r(&now, &local));
+  return text;
+}
+
+Status write_data_csv(const std::string& folder, const CommBenchOptions& options, const CommBenchResult& result,
+                      int rank) {
+  const auto write = [&](const char* which, const std::vector<float>& values) -> Status {
+    const std::string path =
+        fmt::format("{}/HCCL_demo_{}_{}_{}_{}.csv", folder, comm_test_name(options.test), which, rank, time_stamp());
+    std::ofstream file(path);
+    for (const float value : values) file << fmt::format("{}\n", value);
+    file.flush();
+    return file ? Status() : make_error(ErrorCode::kIo, "--data_csv: cannot write {}", path);
+  };
+  HADAL_RETURN_IF_ERROR(write("input", result.input));
+  return write("output", result.output);
+}
+
+// What one process is and does.
+class RankRun {
+ public:
+  RankRun(const CommBenchJob& job, const Layout& layout, size_t rank)
+      : job_(job), layout_(layout), id_(layout.identity_of(rank, job)) {}
+
+  // tell_port: rank 0 has found a free port, if none was given.
+  Status run(uint16_t port, const std::function<void(uint16_t)>& tell_port);
+
+ private:
+  Status run_tests(Communicator& comm);
+  Status run_sizes(Communicator& comm, const CommBenchOptions& options);
+  Expected<CommBenchResult> run_one(Communicator& comm, const CommBenchOptions& options);
+  void print(const std::string& text) const {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  }
+
+  const CommBenchJob& job_;
+  const Layout& layout_;
+  RankIdentity id_;
+};
+
+Status RankRun::run(uint16_t port, const std::function<void(uint16_t)>& tell_port) {
+  RendezvousOptions rendezvous{
+      .address = layout_.host,
+      .port = port,
+      .token = id_.token,
+      .facts = {{"version", kVersion}, {"world size", std::to_string(id_.world_size)}, {"command", shown_job(job_)}}};
+  std::unique_ptr<RendezvousServer> server;
+  if (id_.rank == 0) {
+    HADAL_ASSIGN_OR_RETURN(server, RendezvousServer::start(rendezvous));
+    rendezvous.port = server->port();
+    tell_port(rendezvous.port);
+  }
+  id_.master_port = rendezvous.port;
+  HADAL_ASSIGN_OR_RETURN(const std::unique_ptr<KeyValueStore> store,
+                         connect_rendezvous(rendezvous, id_.rank, kJoinTimeout));
+  HADAL_ASSIGN_OR_RETURN(RankGroups groups, join_rank_groups(*store, id_,
+                                                             {.join_timeout = kJoinTimeout,
+                                                              .data_timeout = kOperationTimeout,
+                                                              .control_timeout = kOperationTimeout}));
+  if (id_.rank == job_.bench.root) {
+    print(
+        fmt::format("hadal comm bench: {} rank(s) on {} node(s), {}\n", id_.world_size, id_.nnodes, groups.transport));
+  }
+  HADAL_RETURN_IF_ERROR(run_tests(*groups.data));
+  return groups.data->barrier();
+}
+
+Status RankRun::run_tests(Communicator& comm) {
+  for (const CommTest test : job_.tests) {
+    CommBenchOptions options = job_.bench;
+    options.test = test;
+    options.num_nodes = id_.nnodes;
+    options.keep_data = !job_.data_csv.empty();
+    if (test != CommTest::kSendRecv) options.ranks_list.clear();
+    HADAL_RETURN_IF_ERROR(run_sizes(comm, options));
+  }
+  return {};
+}
+
+Status RankRun::run_sizes(Communicator& comm, const CommBenchOptions& options) {
+  std::vector<CommBenchResult> results;
+  bool all_correct = true;
+  for (const int64_t size : job_.sizes) {
+    CommBenchOptions one = options;
+    one.size_bytes = size;
+    if (job_.is_range && id_.rank == options.root) print(fmt::format("Processing data_size {}\n", size));
+    HADAL_ASSIGN_OR_RETURN(CommBenchResult result, run_one(comm, one));
+    all_correct = all_correct && result.is_correct;
+    results.push_back(std::move(result));
+  }
+  if (job_.is_range && id_.rank == options.root) print(comm_bench_summary(options, results));
+  if (all_correct) return {};
+  return make_error(ErrorCode::kInternal, "HCCL demo error: Collective operation has failed on correctness.");
+}
+
+Expected<CommBenchResult> RankRun::run_one(Communicator& comm, const CommBenchOptions& options) {
+  HADAL_ASSIGN_OR_RETURN(CommBenchResult result, run_comm_bench(comm, options));
+  print(comm_bench_check_line(options, result, id_.rank));
+  HADAL_RETURN_IF_ERROR(comm.barrier());  // headlines come after all checks of this machine
+  if (prints_headline(options, id_.rank)) {
+    if (!job_.is_range) print(comm_bench_headline(options, result, id_.rank));
+    if (!job_.result_csv.empty()) {
+      std::ofstream file(job_.result_csv, std::ios::app);
+      file << comm_bench_csv(options, result, id_.rank) + "\n";
+      file.flush();
+      if (!file) return make_error(ErrorCode::kIo, "--result_csv: cannot append to {}", job_.result_csv);
+    }
+  }
+  if (!job_.data_csv.empty()) HADAL_RETURN_IF_ERROR(write_data_csv(job_.data_csv, options, result, id_.rank));
+  HADAL_RETURN_IF_ERROR(comm.barrier());
+  return result;
+}
+
+// In the process of one rank; never returns. `ports` passes a port that the system chose from rank 0 to the others.
+[[noreturn]] void be_rank(const CommBenchJob& job, const Layout& layout, size_t rank, const int ports[2],
+                          size_t num_here) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  uint16_t port = layout.port;
+  int code = kExitFailed;
+  try {
+    if (port == 0 && rank != 0) {
+      close(ports[1]);
+      if (read(ports[0], &port, sizeof port) != sizeof port) _exit(kExitFailed);  // rank 0 has said why
+    }
+    const Status status = RankRun(job, layout, rank).run(port, [&](uint16_t chosen) {
+      for (size_t i = 1; i < num_here && layout.port == 0; ++i) (void)!write(ports[1], &chosen, sizeof chosen);
+    });
+    if (!status) fmt::print(stderr, "hadal comm bench: {}\n", status.error().message);
+    code = status ? kExitOk : status.error().code == ErrorCode::kInvalidArgument ? kExitBadUsage : kExitFailed;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "hadal comm bench: rank {}: {}\n", rank, error.what());
+  }
+  std::fflush(nullptr);
+  _exit(code);
+}
+
+int wait_for_all(const std::vector<pid_t>& ranks, const std::vector<size_t>& numbers) {
+  int code = kExitOk;
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    int status = 0;
+    while (waitpid(ranks[i], &status, 0) < 0 && errno == EINTR) {
+    }
+    if (WIFSIGNALED(status)) {
+      fmt::print(stderr, "hadal comm bench: rank {} was ended by signal {} ({})\n", numbers[i], WTERMSIG(status),
+                 strsignal(WTERMSIG(status)));
+    }
+    const int its_code = WIFEXITED(status) ? WEXITSTATUS(status) : kExitFailed;
+    if (code == kExitOk) code = its_code;
+  }
+  return code;
+}
+
+}  // namespace
+
+Expected<std::vector<int64_t>> comm_size_range(const std::string& min, const std::string& max, int inc) {
+  HADAL_ASSIGN_OR_RETURN(const int64_t least, parse_comm_size(min));
+  HADAL_ASSIGN_OR_RETURN(const int64_t most, parse_comm_size(max));
+  if (least > most || inc < 1 || inc > 40) {
+    return make_error(ErrorCode::kInvalidArgument, "--size_range {} {} --size_range_inc {}: the range is empty", min,
+                      max, inc);
+  }
+  std::vector<int64_t> sizes;
+  for (double size = static_cast<double>(least); size <= static_cast<double>(most);
+       size *= static_cast<double>(int64_t{1} << inc)) {
+    sizes.push_back(static_cast<int64_t>(size));
+  }
+  return sizes;
+}
+
+Expected<std::vector<int>> parse_rank_list(const std::string& flag, const std::string& text) {
+  std::vector<int> ranks;
+  for (size_t at = 0; at <= text.size() && ranks.size() < 4096;) {
+    const size_t end = std::min(text.find(',', at), text.size());
+    int rank = -1;
+    const auto [stop, error] = std::from_chars(text.data() + at, text.data() + end, rank);
+    if (error != std::errc() || stop != text.data() + end || rank < 0) {
+      return make_error(ErrorCode::kInvalidArgument, "{} {}: expected ranks separated by commas, as 0,1,8,9", flag,
+                        text);
+    }
+    ranks.push_back(rank);
+    at = end + 1;
+  }
+  return ranks;
+}
+
+int run_comm_bench_job(const CommBenchJob& job) {
+  const auto layout = plan_layout(job);
+  if (!layout) {
+    fmt::print(stderr, "hadal comm bench: {}\n", layout.error().message);
+    return kExitBadUsage;
+  }
+  std::vector<size_t> mine;
+  for (size_t rank = 0; rank < layout->members.size(); ++rank) {
+    if (layout->node_of(layout->members[rank]) == std::max(0, job.node_id)) mine.push_back(rank);
+  }
+  int ports[2] = {-1, -1};
+  if (pipe(ports) != 0) {
+    fmt::print(stderr, "hadal comm bench: pipe: {}\n", strerror(errno));
+    return kExitFailed;
+  }
+  std::fflush(nullptr);  // else every process would print it
+  std::vector<pid_t> ranks;
+  for (const size_t rank : mine) {
+    const pid_t child = fork();
+    if (child == 0) be_rank(job, *layout, rank, ports, mine.size());
+    if (child < 0) {
+      fmt::print(stderr, "hadal comm bench: cannot start rank {}: {}\n", rank, strerror(errno));
+      for (const pid_t started : ranks) kill(started, SIGKILL);
+      return kExitFailed;
+    }
+    ranks.push_back(child);
+  }
+  close(ports[0]);
+  close(ports[1]);
+  if (job.timeout_minutes > 0) alarm(static_cast<unsigned>(job.timeout_minutes) * 60U);  // children die with us
+  return wait_for_all(ranks, mine);
+}
+
+}  // namespace hadal

@@ -1,0 +1,131 @@
+"""Two machines, two network namespaces here, started by hand, as a LeaderWorkerSet starts pods and as srun starts tasks: the
+answers of one process, and the server heals when the other machine's processes are killed. Needs the right to make network
+namespaces (root)."""
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+from ranks_answers import answers, answers_of_one_process
+from serving import Server
+from two_machines import ADDRESS, TwoMachines
+from virtual_environment import SKIPPED, Unavailable
+
+TOKEN = {"HADAL_AUTH_TOKEN": "sesame"}
+PATIENCE = 120
+
+
+def lws(index: int) -> dict[str, str]:
+    return {"LWS_WORKER_INDEX": str(index), "LWS_GROUP_SIZE": "2", "LWS_LEADER_ADDRESS": ADDRESS["head"]}
+
+
+def slurm(node: int) -> dict[str, str]:
+    return {"SLURM_STEP_ID": "0", "SLURM_PROCID": str(node), "SLURM_NTASKS": "2", "SLURM_NODEID": str(node), "SLURM_NNODES": "2",
+            "SLURM_LOCALID": "0"}
+
+
+class TwoNodes(unittest.TestCase):
+    machines: TwoMachines
+    expected: list[tuple]
+
+    def serve(self, *args: str, env: dict[str, str] | None = None) -> Server:
+        return self.machines.server(*args, env={**TOKEN, **(env or {})})
+
+    def work(self, *args: str, env: dict[str, str] | None = None) -> subprocess.Popen:
+        process = self.machines.hadal("worker", *args, env={**TOKEN, **(env or {})})
+
+        def end() -> None:
+            process.kill()
+            process.wait()
+            process.stderr.close()
+
+        self.addCleanup(end)
+        return process
+
+    def check(self, server: Server, worker: subprocess.Popen) -> None:
+        """The answers, and that the worker ends with the server."""
+        with server:
+            self.assertEqual(answers(server), self.expected)
+        words = worker.communicate(timeout=PATIENCE)[1]
+        self.assertEqual(worker.returncode, 0, words)
+
+    def test_by_hand(self):
+        nodes = ("--nnodes", "2", "--master-addr", ADDRESS["head"], "--tensor-parallel-size", "4")
+        worker = self.work("worker", *nodes, "--node-rank", "1")
+        self.check(self.serve(*nodes, "--node-rank", "0"), worker)
+
+    def test_leader_worker_set(self):
+        worker = self.work("worker", "--tensor-parallel-size", "4", env=lws(1))
+        self.check(self.serve("--tensor-parallel-size", "4", env=lws(0)), worker)
+
+    def test_srun_with_one_task_per_node(self):
+        args = ("--tensor-parallel-size", "4", "--master-addr", ADDRESS["head"])
+        worker = self.work("serve", "--model", "models/nano", *args, env=slurm(1))
+        self.check(self.serve(*args, env=slurm(0)), worker)
+
+    def test_srun_with_one_task_per_rank(self):
+        args = ("--tensor-parallel-size", "2", "--master-addr", ADDRESS["head"])
+        worker = self.work("serve", "--model", "models/nano", *args, env=slurm(1))
+        self.check(self.serve(*args, env=slurm(0)), worker)
+
+    def test_a_pod_that_is_killed_comes_back(self):
+        def start() -> subprocess.Popen:
+            return self.work("worker", "--tensor-parallel-size", "2", env=lws(1))
+
+        worker = start()
+        with self.serve("--tensor-parallel-size", "2", env=lws(0)) as server:
+            self.assertEqual(answers(server), self.expected)
+            for pid in self.machines.processes("worker"):
+                os.kill(pid, signal.SIGKILL)
+            worker.communicate()
+            self.wait_for_health(server, 503)
+            start()
+            self.wait_for_health(server, 200)
+            self.assertEqual(answers(server), self.expected)
+
+    def test_a_group_that_is_asked_to_end_answers_first(self):
+        worker = self.work("worker", "--tensor-parallel-size", "2", env=lws(1))
+        with self.serve("--tensor-parallel-size", "2", env=lws(0)) as server:
+            connection = http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE)
+            connection.request("POST", "/v1/completions", json.dumps({"prompt": "Once", "max_tokens": 300, "ignore_eos": True, "stream": True}),
+                               {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read(20)  # it has begun
+            worker.send_signal(signal.SIGTERM)
+            server.process.send_signal(signal.SIGTERM)
+            text += answer.read()
+            connection.close()
+            self.assertEqual(server.process.wait(timeout=PATIENCE), 0)
+        words = worker.communicate(timeout=PATIENCE)[1]
+        self.assertIn(b'"finish_reason":"length"', text, words)
+        self.assertTrue(text.endswith(b"data: [DONE]\n\n"), text[-300:])
+        self.assertEqual(worker.returncode, 0, words)
+
+    def wait_for_health(self, server: Server, status: int) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while (found := server.call("GET", "/health")[0]) != status:
+            self.assertLess(time.monotonic(), deadline, f"/health says {found}\n" + "\n".join(server.lines))
+            time.sleep(0.05)
+
+
+def main() -> None:
+    try:
+        TwoNodes.machines = TwoMachines()
+    except Unavailable as why:
+        print(f"skipped: {why}")
+        sys.exit(SKIPPED)
+    try:
+        TwoNodes.expected = answers_of_one_process()
+        unittest.main()
+    finally:
+        TwoNodes.machines.close()
+
+
+if __name__ == "__main__":
+    main()

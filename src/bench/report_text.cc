@@ -1,6 +1,9 @@
 // The report as JSON and as a table.
 #include "bench/report.h"
 
+#include <algorithm>
+#include <array>
+
 namespace hadal {
 namespace {
 
@@ -49,14 +52,22 @@ std::string bytes_text(uint64_t bytes) {
 // Four significant figures or so, in nine columns at most.
 std::string rate(double value) { return fmt::format("{:.{}f}", value, value < 10 ? 2 : value < 1000 ? 1 : 0); }
 
-std::string table_row(const BenchRow& row) {
+// Columns of losses. Communication has one only where there was some: the table is as wide as a screen.
+constexpr std::array<const char*, kNumLosses> kLossColumns = {"att%",  "exp%",  "den%",  "norm%", "rout%",
+                                                              "head%", "samp%", "comm%", "barr%", "idle%"};
+
+bool has_column(size_t loss, bool communicates) { return loss != kCommLoss || communicates; }
+
+std::string table_row(const BenchRow& row, bool communicates) {
   const double goal = target_goal(row.shape);
   std::string line =
       fmt::format("{:<17}{:>7} {:>14} {:>8} {:>5.1f} {:>5.1f} {:>7.1f} {:>5.1f} {:>5.1f} {:>4}", row_name(row.shape),
                   rate(row.tokens_per_s.median), rate(row.tokens_per_s.min) + "-" + rate(row.tokens_per_s.max),
                   rate(1e3 * row.seconds.median), row.gb_per_s, 1e-9 * row.read_bytes_per_s, row.gflops,
                   100 * row.ceiling_share, 100 * row.target_share, goal > 0 ? fmt::format("{:.0f}", 100 * goal) : "-");
-  for (const double share : row.shares) line += fmt::format(" {:>5.1f}", 100 * share);
+  for (size_t i = 0; i < kNumLosses; ++i) {
+    if (has_column(i, communicates)) line += fmt::format(" {:>5.1f}", 100 * row.shares[i]);
+  }
   return line + "\n";
 }
 
@@ -91,12 +102,15 @@ std::string report_table(const BenchReport& report) {
   text += fmt::format("memory    {} resident, peak {}: weights {}, KV cache {}, workspace {}\n\n",
                       bytes_text(load.memory.resident_bytes), bytes_text(load.memory.peak_resident_bytes),
                       bytes_text(load.weight_bytes), bytes_text(load.kv_bytes), bytes_text(load.workspace_bytes));
-  text += fmt::format(
-      "{:<17}{:>7} {:>14} {:>8} {:>5} {:>5} {:>7} {:>5} {:>5} {:>4} {:>5} {:>5} {:>5} {:>5} {:>5} {:>5} "
-      "{:>5} {:>5} {:>5}\n",
-      "", "tok/s", "min-max", "ms/step", "GB/s", "of", "GFLOP/s", "ceil%", "targ%", "goal", "att%", "exp%", "den%",
-      "norm%", "rout%", "head%", "samp%", "barr%", "idle%");
-  for (const BenchRow& row : report.rows) text += table_row(row);
+  const bool communicates = std::any_of(report.rows.begin(), report.rows.end(),
+                                        [](const BenchRow& row) { return row.shares[kCommLoss] > 0; });
+  text += fmt::format("{:<17}{:>7} {:>14} {:>8} {:>5} {:>5} {:>7} {:>5} {:>5} {:>4}", "", "tok/s", "min-max", "ms/step",
+                      "GB/s", "of", "GFLOP/s", "ceil%", "targ%", "goal");
+  for (size_t i = 0; i < kNumLosses; ++i) {
+    if (has_column(i, communicates)) text += fmt::format(" {:>5}", kLossColumns[i]);
+  }
+  text += "\n";
+  for (const BenchRow& row : report.rows) text += table_row(row, communicates);
   return text;
 }
 

@@ -91,7 +91,8 @@ Json content_of(const ApiOperation& operation) {
   const std::string_view answer = operation.answer;
   if (answer.starts_with("text/")) return {{std::string(answer), {{"schema", {{"type", "string"}}}}}};
   Json content = {{"application/json", {{"schema", reference_to(operation.answer)}}}};
-  if (operation.streams) content["text/event-stream"]["schema"] = {{"type", "string"}};
+  // OpenAPI 3.1 has no schema for the events of a stream.
+  if (operation.streams) content["text/event-stream"] = Json::object();
   return content;
 }
 

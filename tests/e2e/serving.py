@@ -27,7 +27,8 @@ class Server:
             self.command = [str(binary), "serve", "--model", model, "--host", "127.0.0.1", "--port", "0", *args]
         self.env = {**os.environ, **(env or {})}
         self.lines: list[str] = []
-        self._ready = threading.Event()
+        self._is_ready = False
+        self._started_or_ended = threading.Event()
 
     def __enter__(self) -> "Server":
         self.started = time.monotonic()
@@ -35,7 +36,8 @@ class Server:
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        if not self._ready.wait(timeout=300):
+        self._started_or_ended.wait(timeout=300)
+        if not self._is_ready:
             self.stop(signal.SIGKILL)
             raise RuntimeError("no ready line:\n" + "\n".join(self.lines))
         return self
@@ -50,7 +52,9 @@ class Server:
             if match and line.startswith("ready"):
                 self.host, self.port = match.group(1), int(match.group(2))
             elif line.startswith("curl "):  # the last start-up line
-                self._ready.set()
+                self._is_ready = True
+                self._started_or_ended.set()
+        self._started_or_ended.set()
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         """Signals the whole group (make passes nothing on by itself) and waits."""

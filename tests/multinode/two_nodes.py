@@ -21,7 +21,7 @@ class TwoNodeServer(Server):
         binary = self.command[0]
         shared = ["serve", "--model", "models/nano", "--tensor-parallel-size", str(num_ranks), "--nnodes", "2",
                   "--master-addr", HEAD, *args]
-        self.command = nodes.command(0, binary, *shared, "--host", "0.0.0.0", "--port", "8000")
+        self.command = nodes.command(0, binary, *shared, "--node-rank", "0", "--host", "0.0.0.0", "--port", "8000")
         self.worker_command = nodes.command(1, binary, *shared, "--node-rank", "1", "--headless")
         self.env["HADAL_AUTH_TOKEN"] = token
         self.worker_lines: list[str] = []

@@ -169,10 +169,10 @@ void print_explained(const ServeCommandLine& command_line) {
 // Serves until a signal.
 int serve_until_asked(const ServerFlags& flags, Server& server, ServiceNotifier& notifier, StopSignals& signals) {
   std::atomic<bool> stopping{false};
+  notifier.send("READY=1\nSTATUS=serving");
   if (const auto period = watchdog_period(std::getenv("WATCHDOG_USEC"), std::getenv("WATCHDOG_PID"))) {
     notifier.start_watchdog(*period, [&] { return stopping.load() || server.healthy(); });
   }
-  notifier.send("READY=1\nSTATUS=serving");
   signals.wait();
 
   stopping = true;

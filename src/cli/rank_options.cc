@@ -30,7 +30,9 @@ void add_rank_options(OptionRegistry& registry, RankOptions& options) {
   registry.add("--nnodes", options.nnodes, "Machines; start this command on each")
       ->check(CLI::Range(1, 4096).description(""))
       ->capture_default_str();
-  registry.add("--node-rank", options.node_rank, "Which of them this is; 0 has rank 0 and the HTTP server")
+  registry
+      .add("--node-rank", options.node_rank,
+           "Which of them this is, to be given on each; 0 has rank 0 and the HTTP server")
       ->check(CLI::Range(0, 4095).description(""))
       ->capture_default_str();
   registry.add("--master-addr", options.master_addr, "Address of node 0 that the others reach");

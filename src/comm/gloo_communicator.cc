@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "comm/operation_checks.h"
 #include "comm/tree_sum.h"
 
 namespace hadal {
@@ -41,8 +42,6 @@ class GlooCommunicator final : public Communicator {
 
  private:
   Status begin(CommOp op, uint64_t num_bytes, int root = 0);
-  Status check_sum(DType dtype, int64_t count) const;
-  Status check_peer(int peer) const;
   // One message of at most chunk_bytes_.
   Status post(int peer, std::span<const std::byte> data);
   Expected<std::span<const std::byte>> take(int peer, int64_t num_bytes);
@@ -69,17 +68,6 @@ Status GlooCommunicator::begin(CommOp op, uint64_t num_bytes, int root) {
   }
   head_ = {static_cast<uint32_t>(op), static_cast<uint32_t>(root), num_bytes, head_.call + 1};
   return {};
-}
-
-Status GlooCommunicator::check_sum(DType dtype, int64_t count) const {
-  if (count >= 0 && (dtype == DType::kF32 || dtype == DType::kBF16)) return {};
-  return make_error(ErrorCode::kInvalidArgument, "sum of {} values of {}: F32 and BF16 are summed", count,
-                    dtype_name(dtype));
-}
-
-Status GlooCommunicator::check_peer(int peer) const {
-  if (peer >= 0 && peer < world_ && peer != rank_) return {};
-  return make_error(ErrorCode::kInvalidArgument, "rank {} exchanges with rank {} of {}", rank_, peer, world_);
 }
 
 Status GlooCommunicator::fail(ErrorCode code, const std::string& why) {
@@ -247,7 +235,7 @@ Status GlooCommunicator::broadcast(std::span<std::byte> data, int root) {
 }
 
 Status GlooCommunicator::send(std::span<const std::byte> data, int to) {
-  HADAL_RETURN_IF_ERROR(check_peer(to));
+  HADAL_RETURN_IF_ERROR(check_peer(rank_, to, world_));
   HADAL_RETURN_IF_ERROR(begin(CommOp::kSend, data.size()));
   const int64_t total = static_cast<int64_t>(data.size());
   int64_t at = 0;
@@ -260,7 +248,7 @@ Status GlooCommunicator::send(std::span<const std::byte> data, int to) {
 }
 
 Status GlooCommunicator::recv(std::span<std::byte> data, int from) {
-  HADAL_RETURN_IF_ERROR(check_peer(from));
+  HADAL_RETURN_IF_ERROR(check_peer(rank_, from, world_));
   HADAL_RETURN_IF_ERROR(begin(CommOp::kSend, data.size()));  // what the other side is in
   const int64_t total = static_cast<int64_t>(data.size());
   int64_t at = 0;

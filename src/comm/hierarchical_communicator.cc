@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "comm/operation_checks.h"
 #include "tensor/bf16.h"
 
 namespace hadal {
@@ -68,7 +69,6 @@ class HierarchicalCommunicator final : public Communicator {
   Status recv(std::span<std::byte> data, int from) override;
 
  private:
-  Status check_sum(DType dtype, int64_t count) const;
   Status check_rank(int rank) const;
   Status sum_by_leaders(float* values, int64_t count);
   Status sum_by_shares(float* values, int64_t count);
@@ -83,12 +83,6 @@ class HierarchicalCommunicator final : public Communicator {
   std::vector<float> wide_, sums_;  // FP32 of an operation
   std::vector<std::byte> rows_, sent_;
 };
-
-Status HierarchicalCommunicator::check_sum(DType dtype, int64_t count) const {
-  if (count >= 0 && (dtype == DType::kF32 || dtype == DType::kBF16)) return {};
-  return make_error(ErrorCode::kInvalidArgument, "sum of {} values of {}: F32 and BF16 are summed", count,
-                    dtype_name(dtype));
-}
 
 Status HierarchicalCommunicator::check_rank(int rank) const {
   if (rank >= 0 && rank < world_size()) return {};

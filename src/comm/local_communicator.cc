@@ -10,6 +10,7 @@
 
 #include <fmt/ranges.h>
 
+#include "comm/operation_checks.h"
 #include "comm/peer_watch.h"
 #include "comm/tree_sum.h"
 
@@ -88,8 +89,6 @@ class LocalCommunicator final : public LocalGroup {
 
  private:
   Status begin(CommOp op, uint64_t num_bytes, int root = 0);
-  Status check_sum(DType dtype, int64_t count) const;
-  Status check_peer(int peer) const;
   // A round: open() waits until this rank's slot may be written, publish() shows it, gather() waits for the others'.
   Status open();
   void publish();
@@ -169,17 +168,6 @@ Status LocalCommunicator::begin(CommOp op, uint64_t num_bytes, int root) {
   call_ = {op, root, num_bytes};
   ++num_calls_;
   return {};
-}
-
-Status LocalCommunicator::check_sum(DType dtype, int64_t count) const {
-  if (count >= 0 && (dtype == DType::kF32 || dtype == DType::kBF16)) return {};
-  return make_error(ErrorCode::kInvalidArgument, "sum of {} values of {}: F32 and BF16 are summed", count,
-                    dtype_name(dtype));
-}
-
-Status LocalCommunicator::check_peer(int peer) const {
-  if (peer >= 0 && peer < world_ && peer != rank_) return {};
-  return make_error(ErrorCode::kInvalidArgument, "rank {} exchanges with rank {} of {}", rank_, peer, world_);
 }
 
 // The slot of this parity was last read in the round before the last: whoever has published since is done with it.
@@ -454,7 +442,7 @@ Status LocalCommunicator::broadcast(std::span<std::byte> data, int root) {
 }
 
 Status LocalCommunicator::send(std::span<const std::byte> data, int to) {
-  HADAL_RETURN_IF_ERROR(check_peer(to));
+  HADAL_RETURN_IF_ERROR(check_peer(rank_, to, world_));
   HADAL_RETURN_IF_ERROR(begin(CommOp::kSend, data.size(), to));
   Mailbox& box = segment_->mailbox(rank_, to);
   const size_t piece_bytes = static_cast<size_t>(segment_->sizes().piece_bytes);
@@ -473,7 +461,7 @@ Status LocalCommunicator::send(std::span<const std::byte> data, int to) {
 }
 
 Status LocalCommunicator::recv(std::span<std::byte> data, int from) {
-  HADAL_RETURN_IF_ERROR(check_peer(from));
+  HADAL_RETURN_IF_ERROR(check_peer(rank_, from, world_));
   HADAL_RETURN_IF_ERROR(begin(CommOp::kRecv, data.size(), from));
   Mailbox& box = segment_->mailbox(from, rank_);
   const size_t piece_bytes = static_cast<size_t>(segment_->sizes().piece_bytes);
@@ -496,13 +484,6 @@ Status LocalCommunicator::recv(std::span<std::byte> data, int from) {
 }
 
 }  // namespace
-
-const char* comm_op_name(CommOp op) {
-  static constexpr const char* kNames[] = {
-      "barrier", "all_reduce", "reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast", "send", "recv"};
-  const auto idx = static_cast<size_t>(op);
-  return idx < std::size(kNames) ? kNames[idx] : "an unknown operation";
-}
 
 Expected<std::unique_ptr<LocalGroup>> join_local_group(int fd, const LocalGroupOptions& options) {
   if (options.rank < 0 || options.rank >= options.sizes.world_size) {

@@ -13,14 +13,6 @@ namespace {
 using namespace hadal::testing;
 using ::testing::HasSubstr;
 
-constexpr int64_t kPromptLengths[] = {1, 5, 7, 8, 9, 16, 40, 200};
-
-Request probe(int64_t length, int64_t max_tokens = 12) {
-  Request request = make_request(fmt::format("probe-{}", length), make_prompt(length, 99), max_tokens);
-  request.sampling.num_logprobs = 3;
-  return request;
-}
-
 void add_strangers(CoreHarness& harness, int64_t count, uint32_t seed) {
   std::mt19937 generator(seed);
   for (int64_t i = 0; i < count; ++i) {
@@ -29,14 +21,6 @@ void add_strangers(CoreHarness& harness, int64_t count, uint32_t seed) {
     stranger.sampling.temperature = i % 2 ? 0.8f : 0.0f;
     harness.add(std::move(stranger));
   }
-}
-
-// What every variant below must answer, whatever the options about batching.
-void expect_oracle(const Received& received, const Request& request, const EngineOptions& options) {
-  const OracleAnswer oracle = oracle_answer(request, options);
-  EXPECT_EQ(received.finish_reason, FinishReason::kLength);
-  EXPECT_TRUE(same_outputs(received.tokens, oracle.tokens)) << request.request_id;
-  EXPECT_TRUE(same_outputs(received.prompt_tokens, oracle.prompt_tokens)) << request.request_id;
 }
 
 class SameTokens : public ::testing::TestWithParam<int64_t> {};
@@ -358,71 +342,6 @@ TEST(EngineCore, AThrowingSinkEndsItsRequestAlone) {
   harness.add(healthy);
   harness.run_to_end();
   expect_oracle(harness.received(healthy.request_id), healthy, harness.options());
-}
-
-// Losing a rank at any step: requests that sent tokens fail, the others are answered as if nothing had happened.
-TEST(EngineCore, RequestsWithoutTokensSurviveALostRank) {
-  for (const double max_itl_ms : {0.0, 1.0}) {
-    for (const int64_t num_steps_before : {0, 1, 2, 5, 9}) {
-      EngineOptions options = small_options();
-      options.max_itl_ms = max_itl_ms;
-      options.num_blocks = 90;  // so that some wait, and some were preempted
-      CoreHarness harness(options);
-      std::vector<Request> requests;
-      for (const int64_t length : kPromptLengths) requests.push_back(probe(length, 30));
-      for (const Request& request : requests) harness.add(request);
-      for (int64_t i = 0; i < num_steps_before; ++i) harness.step();
-      std::map<std::string, bool> had_tokens;
-      for (const Request& request : requests) {
-        had_tokens[request.request_id] = !harness.received(request.request_id).tokens.empty();
-      }
-      harness.state().lost = true;
-      harness.core().step();
-      ASSERT_TRUE(harness.core().lost_ranks());
-      for (const Request& request : requests) {
-        EXPECT_EQ(harness.received(request.request_id).finish_reason, FinishReason::kNone) << "before recover()";
-      }
-      ASSERT_TRUE(harness.core().recover());
-      EXPECT_FALSE(harness.core().lost_ranks());
-      EXPECT_EQ(harness.core().stats().num_free_blocks, options.num_blocks);
-      for (const Request& request : requests) {
-        const Received& received = harness.received(request.request_id);
-        EXPECT_EQ(received.finish_reason, had_tokens[request.request_id] ? FinishReason::kError : FinishReason::kNone);
-        if (!had_tokens[request.request_id]) continue;
-        EXPECT_THAT(received.error, HasSubstr("rank 1 (node 0) was lost"));
-      }
-      harness.run_to_end();
-      for (const Request& request : requests) {
-        if (had_tokens[request.request_id]) continue;
-        expect_oracle(harness.received(request.request_id), request, options);
-      }
-    }
-  }
-}
-
-TEST(EngineCore, NothingStaysCachedBeyondALostRank) {
-  CoreHarness harness(small_options());
-  const Request request = probe(200);
-  harness.run_one(request);
-  harness.state().lost = true;
-  ASSERT_TRUE(harness.core().recover());
-  const Received again = harness.run_one(request);
-  EXPECT_EQ(again.num_cached_tokens, 0);
-  expect_oracle(again, request, harness.options());
-}
-
-TEST(EngineCore, PromptLogprobsBeginAnewAfterALostRank) {
-  EngineOptions options = small_options();
-  options.max_prompt_logprob_rows = 16;  // the prompt takes many steps
-  CoreHarness harness(options);
-  Request request = probe(200);
-  request.sampling.num_prompt_logprobs = 2;
-  harness.add(request);
-  for (int i = 0; i < 4; ++i) harness.step();
-  harness.state().lost = true;
-  ASSERT_TRUE(harness.core().recover());
-  harness.run_to_end();
-  expect_oracle(harness.received(request.request_id), request, options);
 }
 
 // Thousands of steps of arrivals, aborts and failures on a cache that is always too small.

@@ -56,10 +56,7 @@ void open_one(CoreHarness& harness) {
 }
 
 void expect_oracle(const CoreHarness& harness, const Received& received, const Request& request) {
-  const OracleAnswer oracle = oracle_answer(request, harness.options());
-  EXPECT_EQ(received.finish_reason, FinishReason::kLength) << received.error;
-  EXPECT_TRUE(same_outputs(received.tokens, oracle.tokens)) << request.request_id;
-  EXPECT_TRUE(same_outputs(received.prompt_tokens, oracle.prompt_tokens)) << request.request_id;
+  testing::expect_oracle(received, request, harness.options());
 }
 
 double longest_step_s(CoreHarness& harness, const std::string& until_answered) {

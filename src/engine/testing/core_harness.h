@@ -1,6 +1,7 @@
 // An EngineCore over the fake model, with what each request received. Checks invariants after every step.
 #pragma once
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -139,6 +140,23 @@ inline Request make_request(const std::string& id, std::vector<int32_t> prompt_i
   request.sampling.temperature = 0;
   request.sampling.max_tokens = max_tokens;
   return request;
+}
+
+inline constexpr int64_t kPromptLengths[] = {1, 5, 7, 8, 9, 16, 40, 200};
+
+// A prompt for the oracle, with log-probabilities to compare.
+inline Request probe(int64_t length, int64_t max_tokens = 12) {
+  Request request = make_request(fmt::format("probe-{}", length), make_prompt(length, 99), max_tokens);
+  request.sampling.num_logprobs = 3;
+  return request;
+}
+
+// The answer is the oracle's, whatever the options about batching.
+inline void expect_oracle(const Received& received, const Request& request, const EngineOptions& options) {
+  const OracleAnswer oracle = oracle_answer(request, options);
+  EXPECT_EQ(received.finish_reason, FinishReason::kLength) << received.error;
+  EXPECT_TRUE(same_outputs(received.tokens, oracle.tokens)) << request.request_id;
+  EXPECT_TRUE(same_outputs(received.prompt_tokens, oracle.prompt_tokens)) << request.request_id;
 }
 
 }  // namespace hadal::testing

@@ -85,8 +85,9 @@ Expected<ServeOptions> place_rank_zero(const ServeOptions& options) {
                       place.world_size, options.ranks.tensor_parallel_size);
   }
   if (place.token.empty()) place.token = make_rank_token();
-  const int share = bind_to_share(place.local_rank, place.local_world_size, default_num_threads());
-  if (placed.num_threads == 0 && place.local_world_size > 1) placed.num_threads = share;
+  if (placed.num_threads == 0 && place.local_world_size > 1) {
+    placed.num_threads = static_cast<int>(share_of_cores(place.local_rank, place.local_world_size).size());
+  }
   return placed;
 }
 
@@ -108,6 +109,8 @@ Expected<RankServing> start_ranks(const ServeOptions& options, const OpenedModel
   const RankIdentity& place = options.ranks.place;
   head.ranks_per_node.assign(static_cast<size_t>(place.nnodes), place.world_size / place.nnodes);
   HADAL_ASSIGN_OR_RETURN(auto started, RankHead::start(std::move(head)));
+  // Only now: what the head starts, now or later, must find all cores to take its own share of.
+  bind_to_cores(share_of_cores(place.local_rank, place.local_world_size));
   return RankServing(std::move(started), options.ranks.rank_timeout);
 }
 

@@ -21,8 +21,7 @@ Expected<std::optional<RankContract>> other_ranks_contract(const RankOptions& op
 // Runs it to its end. Returns an exit code.
 Expected<int> run_other_ranks(const ServeOptions& options, const RankContract& contract);
 
-// The options with rank 0's place filled in and its threads chosen; the calling thread is bound to rank 0's cores when
-// it shares the machine with others. Errors: kInvalidArgument.
+// The options with rank 0's place filled in and its threads chosen. Errors: kInvalidArgument.
 Expected<ServeOptions> place_rank_zero(const ServeOptions& options);
 
 // The other ranks, while rank 0 loads; nothing with one rank.
@@ -43,7 +42,8 @@ class RankServing {
   std::chrono::milliseconds rank_timeout_;
 };
 
-// Requires options of place_rank_zero(). Errors: as RankHead::start().
+// Requires options of place_rank_zero(). Binds the calling thread, and those it starts afterwards, to rank 0's cores.
+// Errors: as RankHead::start().
 Expected<RankServing> start_ranks(const ServeOptions& options, const OpenedModel& opened);
 
 }  // namespace hadal

@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <span>
 #include <thread>
+#include <vector>
 
 #include "base/log.h"
 #include "base/resource_limits.h"
@@ -86,8 +88,9 @@ Status RankWorker::load() {
                       "node, or give --model",
                       serve.model, own_hash, wanted_hash);
   }
-  const int share = bind_to_share(identity.local_rank, identity.local_world_size, default_num_threads());
-  if (serve.num_threads == 0) serve.num_threads = share;
+  const std::vector<int> cores = share_of_cores(identity.local_rank, identity.local_world_size);
+  bind_to_cores(cores);
+  if (serve.num_threads == 0) serve.num_threads = static_cast<int>(cores.size());
   HADAL_ASSIGN_OR_RETURN(OpenedModel opened, open_model_part(serve));
   num_threads_ = opened.num_threads;
   HADAL_ASSIGN_OR_RETURN(model_, load_opened_model(serve, opened));
@@ -138,17 +141,20 @@ RankReport own_rank_report(int num_threads) {
           .memory_bytes = resident_anonymous_bytes()};
 }
 
-int bind_to_share(int local_rank, int local_world_size, int num_threads) {
-  const std::vector<int> cores = detect_topology().cores;
-  const int num_cores = static_cast<int>(cores.size());
-  const int total = std::max(1, std::min(num_threads, num_cores));
+std::vector<int> share_of_cores(int local_rank, int local_world_size) {
+  const CpuTopology topology = detect_topology();
+  const int num_cores = static_cast<int>(topology.cores.size());
+  const int total = std::max(1, std::min(default_num_threads(topology), num_cores));
   const int begin = total >= local_world_size ? total * local_rank / local_world_size : local_rank % total;
   const int end = total >= local_world_size ? total * (local_rank + 1) / local_world_size : begin + 1;
+  return {topology.cores.begin() + begin, topology.cores.begin() + end};
+}
+
+void bind_to_cores(std::span<const int> cores) {
   cpu_set_t share;
   CPU_ZERO(&share);
-  for (int i = begin; i < end; ++i) CPU_SET(cores[static_cast<size_t>(i)], &share);
+  for (const int core : cores) CPU_SET(core, &share);
   if (sched_setaffinity(0, sizeof share, &share) != 0) log_warning("cores cannot be bound here");
-  return end - begin;
 }
 
 }  // namespace hadal

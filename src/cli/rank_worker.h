@@ -2,7 +2,9 @@
 #pragma once
 
 #include <chrono>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "cli/rank_contract.h"
@@ -25,8 +27,10 @@ Expected<bool> run_rank_worker(const RankWorkerOptions& options);
 // Of this process, for the table of ranks.
 RankReport own_rank_report(int num_threads);
 
-// The cores of the local rank's share: consecutive ones, disjoint between ranks while there are enough. Binds the
-// calling thread to them. Returns how many threads they are for. `num_threads`: of all ranks here together.
-int bind_to_share(int local_rank, int local_world_size, int num_threads);
+// The local rank's share of the cores that this process may run on: consecutive ones, disjoint between ranks while
+// there are enough. Never empty.
+std::vector<int> share_of_cores(int local_rank, int local_world_size);
+// The calling thread and those that it starts from now on, child processes too.
+void bind_to_cores(std::span<const int> cores);
 
 }  // namespace hadal

@@ -28,6 +28,10 @@ constexpr int64_t kOneShotBytes = 32 << 10;  // up to here every rank sums every
 constexpr int64_t kWholeBytes = 4 << 10;     // up to here a message is published as a whole
 constexpr milliseconds kNap{20};             // between looks at peers: bounds how late a death is seen
 constexpr int kSpins = 4000;                 // about 40 us, a few times the longest exchange of a decode step
+// Ranks of a decode step come apart by some hundred microseconds when one gets less of the memory's bandwidth; a
+// sleeper takes tens of them to wake and is late for the next sum. Other processes get the core meanwhile, if they want
+// it.
+constexpr milliseconds kYielding{2};  // while a rank has a core of its own
 
 constexpr int32_t kHasLeft = -1;  // RankBoard::pid of a rank that ended in order
 
@@ -63,9 +67,10 @@ class LocalCommunicator final : public LocalGroup {
         slot_bytes_(options.sizes.slot_bytes),
         timeout_(options.timeout),
         first_rank_(options.first_rank),
-        num_spins_(!options.spin                                                     ? 0
-                   : world_ <= static_cast<int>(std::thread::hardware_concurrency()) ? kSpins
-                                                                                     : kSpins / 40),
+        num_spins_(!options.spin     ? 0
+                   : has_core_each() ? kSpins
+                                     : kSpins / 40),
+        yielding_(options.spin && has_core_each() ? kYielding : milliseconds(0)),
         slots_(world_) {}
   ~LocalCommunicator() override;
 
@@ -103,6 +108,7 @@ class LocalCommunicator final : public LocalGroup {
   template <typename Ready>
   Status wait_for(int peer, const Ready& ready);
   Status look_at(int peer, Clock::time_point since);
+  bool has_core_each() const { return world_ <= static_cast<int>(std::thread::hardware_concurrency()); }
   Status break_off(Error error);
   int shown(int rank) const { return first_rank_ + rank; }
 
@@ -113,6 +119,7 @@ class LocalCommunicator final : public LocalGroup {
   std::chrono::milliseconds timeout_;
   const int first_rank_;
   const int num_spins_;
+  const milliseconds yielding_;
   PeerWatch watch_;
   bool joined_ = false;
   uint32_t round_ = 1;  // the next to publish
@@ -230,6 +237,10 @@ Status LocalCommunicator::wait_for(int peer, const Ready& ready) {
     pause_cpu();
   }
   const auto since = Clock::now();
+  while (Clock::now() < since + yielding_) {
+    if (ready()) return {};
+    sched_yield();
+  }
   while (!ready()) {
     segment_->sleep_until(ready, kNap);
     if (ready()) return {};

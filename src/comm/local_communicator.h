@@ -1,5 +1,5 @@
-// The ranks of one machine, through shared memory. Latency first: a rank that waits spins for some microseconds, then
-// sleeps; several ranks may share a core.
+// The ranks of one machine, through shared memory. Latency first: a rank that waits spins, while every rank
+// has a core it also offers its own to others for 2 ms, then it sleeps.
 #pragma once
 
 #include <memory>
@@ -14,7 +14,7 @@ struct LocalGroupOptions {
   SegmentSizes sizes;                         // the same for all ranks
   std::chrono::milliseconds timeout{30'000};  // of one operation, and of joining
   int first_rank = 0;                         // added to ranks in messages: that of the larger group
-  bool spin = true;                           // for some microseconds before a wait sleeps
+  bool spin = true;                           // before a wait sleeps
 };
 
 class LocalGroup : public Communicator {

@@ -1,9 +1,16 @@
 """Tokens and log-probabilities are those of one process, whatever the number of ranks."""
+import os
 import subprocess
 import unittest
 
 from ranks import all_answers, pids_by_rank, ranked
 from serving import Server
+
+
+def threads_cores(pid: int) -> set[int]:
+    """Those that a process's bound threads may run on: of a thread that computes, one."""
+    masks = [os.sched_getaffinity(int(task)) for task in os.listdir(f"/proc/{pid}/task")]
+    return set().union(*(mask for mask in masks if len(mask) == 1))
 
 
 class Equality(unittest.TestCase):
@@ -17,6 +24,14 @@ class Equality(unittest.TestCase):
                 self.assertEqual(sorted(pids_by_rank(server)), list(range(num_ranks)), server.lines)
                 for got, wanted in zip(all_answers(server), expected, strict=True):
                     self.assertEqual(got, wanted)
+
+    @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "one processor")
+    def test_ranks_have_cores_of_their_own(self):
+        with ranked(2) as server:
+            cores = [threads_cores(pid) for _, pid in sorted(pids_by_rank(server).items())]
+            self.assertEqual(len(cores), 2)
+            self.assertTrue(all(cores), cores)
+            self.assertFalse(cores[0] & cores[1], cores)
 
     def test_slices_of_prompts(self):
         with Server() as server:

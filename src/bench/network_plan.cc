@@ -9,6 +9,7 @@
 #include "base/names.h"
 #include "bench/plan.h"
 #include "bench/step_cost.h"
+#include "model/logit_digest.h"
 
 namespace hadal {
 namespace {
@@ -25,15 +26,27 @@ double num_moe_layers(const ModelConfig& config) {
 // Sums pass through a binary tree over the nodes: in each of its rounds every node exchanges with one other.
 double tree_rounds(int num_nodes) { return std::countr_zero(static_cast<unsigned>(num_nodes)); }
 
+// Of one sampled row to rank 0: digests of the other shares, where the request needs no more, and whether they were
+// enough; else the shares.
+double row_bytes(const ModelConfig& config, int num_nodes) {
+  if (num_nodes == 1) return 0;
+  const bool has_digests = shares_are_blocks(config, num_nodes, config.vocab_size);
+  int64_t bytes = has_digests ? static_cast<int64_t>(sizeof(uint64_t)) : 0;
+  for (int rank = 1; rank < num_nodes; ++rank) {
+    const IndexRange share = vocab_share(config, num_nodes, rank);
+    bytes += has_digests && share.size() > 0 ? digest_bytes(share) : share.size() * static_cast<int64_t>(kF32Bytes);
+  }
+  return static_cast<double>(bytes);
+}
+
 StepTraffic tensor_traffic(const ModelConfig& config, int num_nodes, double tokens, double logit_rows) {
   const double sums = 2.0 * static_cast<double>(config.num_hidden_layers);
-  const double row_bytes = kF32Bytes * static_cast<double>(config.hidden_size);
-  const double others = static_cast<double>(num_nodes - 1) / num_nodes;
-  const double logits = logit_rows * kF32Bytes * static_cast<double>(config.vocab_size) * others;
+  const double sum_bytes = sums * tokens * kF32Bytes * static_cast<double>(config.hidden_size);
+  const double logits = logit_rows * row_bytes(config, num_nodes);
   const double rounds = tree_rounds(num_nodes);
   return {.exchanges = sums * rounds + (logit_rows > 0 ? num_nodes - 1 : 0),
-          .bytes = sums * rounds * tokens * row_bytes + logits,
-          .payload_bytes = sums * tokens * row_bytes + logits};
+          .bytes = sum_bytes * rounds + logits,
+          .payload_bytes = sum_bytes + logits};
 }
 
 bool parse_positive(std::string_view text, double* value) {

@@ -26,7 +26,8 @@ const std::vector<Network>& network_table();
 Expected<Network> parse_network(const std::string& text);
 
 enum class NodeLayout {
-  kTensor,      // what this program does: heads and experts cut over the nodes, FP32 sums of subtrees, logits to rank 0
+  kTensor,      // what this program does: heads and experts cut over the nodes, FP32 sums of subtrees, digests of the
+                // logits to rank 0
   kTensorBf16,  // the same as vLLM sums it: BF16, the embedding too; without logits
   kDataExpert,  // sequences divided over the nodes, each token sent once to every node that has experts of it
   kDataGather,  // the same as vLLM's Gaudi fork: all-gather and reduce-scatter for every MoE layer

@@ -77,14 +77,17 @@ Status StepDriver::run(int64_t num_tokens, TimedStep& timed) {
   for (int32_t& id : token_ids_) {
     id = static_cast<int32_t>(random_() % static_cast<uint64_t>(model_.vocab_size()));
   }
+  const SampleContext context = {.rules = {.params = &greedy_, .counts = &no_counts_}};
+  logit_wants_.assign(logit_rows_.size(), sampler_.want(context.rules));
   const auto begin = Clock::now();
-  HADAL_RETURN_IF_ERROR(
-      model_.forward({.token_ids = token_ids_, .sequences = spans_, .logit_rows = logit_rows_}, logits_.get()));
+  HADAL_RETURN_IF_ERROR(model_.forward(
+      {.token_ids = token_ids_, .sequences = spans_, .logit_rows = logit_rows_, .logit_wants = logit_wants_},
+      logits_.get()));
   const auto forward_end = Clock::now();
   for (size_t row = 0; row < logit_rows_.size(); ++row) {
-    const SampleContext context = {.rules = {.params = &greedy_, .counts = &no_counts_}};
-    float* logits = logits_.get() + static_cast<int64_t>(row) * model_.vocab_size();
-    HADAL_RETURN_IF_ERROR(sampler_.sample(logits, context, sampled_));
+    const auto idx = static_cast<int64_t>(row);
+    float* logits = logits_.get() + idx * model_.vocab_size();
+    HADAL_RETURN_IF_ERROR(sampler_.sample(logits, context, sampled_, model_.partial_logits(idx)));
   }
   timed.sampling_s += seconds_since(forward_end);
   timed.seconds += seconds_since(begin);

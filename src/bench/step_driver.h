@@ -53,6 +53,7 @@ class StepDriver {
   TokenOutput sampled_;
   std::unique_ptr<float[]> logits_;  // f32 [max_batch, vocab_size]
   std::vector<int32_t> token_ids_, logit_rows_, block_ids_;
+  std::vector<LogitWant> logit_wants_;
   std::vector<SequenceSpan> spans_;
 };
 

@@ -22,6 +22,7 @@ class RecordingModel final : public ForwardModel {
   int64_t max_position_embeddings() const override { return 1 << 20; }
   int64_t kv_bytes_per_token() const override { return 1; }
   Status allocate_kv(int64_t, int64_t, int64_t) override { return {}; }
+  PartialLogits partial_logits(int64_t) const override { return {}; }
   Status forward(const StepInput& input, float* logits) override {
     RecordedStep& step = steps.emplace_back();
     step.token_ids.assign(input.token_ids.begin(), input.token_ids.end());

@@ -111,7 +111,10 @@ void EngineCore::plan() {
     if (!open_.is_open() && batch_.num_preempted == 0) {
       planner_.plan_prefills_only(decodes ? open_.batch() : batch_,
                                   decodes ? open_.max_tokens() : options_.max_num_batched_tokens);
-      if (decodes && !open_.batch().empty()) open_.open();
+      if (decodes && !open_.batch().empty()) {
+        want_logits(open_.batch());
+        open_.open();
+      }
     }
   }
   counters_.num_preemptions += batch_.num_preempted;
@@ -128,6 +131,18 @@ void EngineCore::check_plans() const {
   HADAL_CHECK(wrong.empty(), "{}", wrong);
 }
 
+// What the last row of each member is sampled by; rows of prompts are described whole.
+void EngineCore::want_logits(StepBatch& batch) const {
+  batch.plan.logit_wants.assign(batch.plan.logit_rows.size(), {});
+  for (size_t i = 0; i < batch.members.size(); ++i) {
+    const PlannedSequence& planned = batch.plan.sequences[i];
+    const Sequence& member = *batch.members[i];
+    if (planned.num_logits == 0 || planned.first_position + planned.num_tokens != member.num_tokens()) continue;
+    batch.plan.logit_wants[static_cast<size_t>(planned.logit_begin + planned.num_logits - 1)] =
+        sampler_.want(sample_context(member).rules);
+  }
+}
+
 void EngineCore::reserve_logits(const StepPlan& plan) {
   const int64_t num_rows = static_cast<int64_t>(plan.logit_rows.size());
   if (num_rows <= logit_capacity_rows_) return;
@@ -137,6 +152,7 @@ void EngineCore::reserve_logits(const StepPlan& plan) {
 
 Status EngineCore::run() {
   reserve_logits(batch_.plan);
+  want_logits(batch_);
   try {
     return model_->forward(make_step_input(batch_.plan, spans_), logits_.get());
   } catch (const std::exception& e) {
@@ -208,7 +224,7 @@ void EngineCore::commit(Sequence* sequence, const PlannedSequence& planned) {
   const bool samples = planned.first_position + planned.num_tokens == sequence->num_tokens();
   const bool wants_tokens = sequence->request.sampling.max_tokens > 0;
   if (samples && wants_tokens) {
-    if (Status sampled = sample(sequence, logits_of(planned, planned.num_logits - 1)); !sampled) {
+    if (Status sampled = sample(sequence, planned.logit_begin + planned.num_logits - 1); !sampled) {
       return finish(sequence, FinishReason::kError, sampled.error().message);
     }
   }
@@ -227,9 +243,10 @@ void EngineCore::commit(Sequence* sequence, const PlannedSequence& planned) {
   commit_token(sequence, token_);
 }
 
-Status EngineCore::sample(Sequence* sequence, float* logits) {
+Status EngineCore::sample(Sequence* sequence, int64_t logit_idx) {
   const auto begin = Clock::now();
-  Status sampled = sampler_.sample(logits, sample_context(*sequence), token_);
+  Status sampled =
+      sampler_.sample(logits_of(logit_idx), sample_context(*sequence), token_, model_->partial_logits(logit_idx));
   sampling_s_ += seconds_since(begin);
   return sampled;
 }
@@ -241,7 +258,7 @@ Status EngineCore::collect_prompt_logprobs(Sequence* sequence, const PlannedSequ
     const int64_t described = end - planned.num_logits + idx + 1;  // a row tells of the next position
     if (described >= sequence->num_prompt_tokens) break;
     TokenOutput& out = sequence->prompt_outputs.emplace_back();
-    HADAL_RETURN_IF_ERROR(sampler_.describe(logits_of(planned, idx), sequence->tokens[described],
+    HADAL_RETURN_IF_ERROR(sampler_.describe(logits_of(planned.logit_begin + idx), sequence->tokens[described],
                                             sequence->request.sampling.num_prompt_logprobs, out));
   }
   return {};
@@ -287,9 +304,7 @@ SampleContext EngineCore::sample_context(const Sequence& sequence) const {
           .position = static_cast<uint64_t>(sequence.num_tokens())};
 }
 
-float* EngineCore::logits_of(const PlannedSequence& planned, int64_t idx) {
-  return logits_.get() + (planned.logit_begin + idx) * model_->vocab_size();
-}
+float* EngineCore::logits_of(int64_t logit_idx) { return logits_.get() + logit_idx * model_->vocab_size(); }
 
 RequestOutput& EngineCore::new_output(Sequence* sequence) {
   output_.tokens.clear();

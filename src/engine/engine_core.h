@@ -62,18 +62,19 @@ class EngineCore {
  private:
   void plan();
   void check_plans() const;
+  void want_logits(StepBatch& batch) const;
   void reserve_logits(const StepPlan& plan);
   Status run();
   void advance_open(double decode_s, StepRecord& record);
   // Commits a batch that ran, or fails its requests.
   void settle(const StepBatch& batch, const Status& ran);
   void commit(Sequence* sequence, const PlannedSequence& planned);
-  Status sample(Sequence* sequence, float* logits);  // into token_
+  Status sample(Sequence* sequence, int64_t logit_idx);  // into token_
   Status collect_prompt_logprobs(Sequence* sequence, const PlannedSequence& planned);
   void commit_token(Sequence* sequence, const TokenOutput& token);
   FinishReason finish_reason_after(const Sequence& sequence, int32_t token_id) const;
   SampleContext sample_context(const Sequence& sequence) const;
-  float* logits_of(const PlannedSequence& planned, int64_t idx);
+  float* logits_of(int64_t logit_idx);
   RequestOutput& new_output(Sequence* sequence);  // output_, cleared
   bool deliver(Sequence* sequence);
   // Sends a last output without tokens.

@@ -323,6 +323,7 @@ TEST(OpenPrefill, AModelWithoutPiecesIsRefused) {
     int64_t max_position_embeddings() const override { return 4096; }
     int64_t kv_bytes_per_token() const override { return 1; }
     Status allocate_kv(int64_t, int64_t, int64_t) override { return {}; }
+    PartialLogits partial_logits(int64_t) const override { return {}; }
     Status forward(const StepInput&, float*) override { return {}; }
     const StepProfile& profile() const override { return profile_; }
     void fill_kv(uint64_t) override {}

@@ -30,6 +30,7 @@ class RankedModel final : public ForwardModel {
   const StepProfile& profile() const override { return own_->profile(); }
   int64_t num_pieces() const override { return own_->num_pieces(); }
   StepPiece piece(int64_t idx) const override { return own_->piece(idx); }
+  PartialLogits partial_logits(int64_t idx) const override { return own_->partial_logits(idx); }
 
   Status allocate_kv(int64_t num_blocks, int64_t block_size, int64_t max_tokens_per_step) override;
   Status prepare_pieces(int64_t max_tokens_between) override;

@@ -5,6 +5,7 @@
 #include <exception>
 #include <limits>
 
+#include "base/check.h"
 #include "engine/random.h"
 
 namespace hadal {
@@ -16,6 +17,9 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kLowest = std::numeric_limits<float>::lowest();  // of a token that is not forbidden
 
 bool is_greedy(const SamplingParams& params) { return params.temperature < kGreedyTemperature; }
+
+// Of the lowest logit that min-p leaves, from the highest one.
+float min_p_depth(const SamplingParams& params) { return params.temperature * std::log(params.min_p); }
 
 tl::unexpected<Error> bad_logits() {
   return make_error(ErrorCode::kInternal, "the model gave a logit that is NaN or infinite");
@@ -31,13 +35,42 @@ Sampler::Sampler(int64_t vocab_size, int64_t num_valid_tokens, const RowMath& ro
       beyond_(row_math),
       adjusted_(row_math) {}
 
-Status Sampler::sample(float* logits, const SampleContext& context, TokenOutput& out) {
+LogitWant Sampler::want(const RuleContext& rules) const {
+  const SamplingParams& params = *rules.params;
+  const bool describes = params.num_logprobs >= 0;
+  const float scale = draw_scale(params);
+  const bool draws_from_all = !is_greedy(params) && !draws_from_candidates(params);
+  if (has_rules(rules) || draws_from_all || (describes && (params.processed_logprobs || (scale != 0 && scale != 1)))) {
+    return {};
+  }
+  LogitWant want{.num_valid = static_cast<int32_t>(num_valid_tokens_),
+                 .num_best = std::max<int32_t>(1, params.num_logprobs),
+                 .exp_scale = describes ? 1 : scale};
+  if (is_greedy(params)) return want;
+  if (!restricts(params)) {
+    want.nucleus = params.top_p;
+    want.temperature = params.temperature;
+  } else if (params.top_k > 0) {
+    want.num_best = std::max(want.num_best, params.top_k);
+  } else {
+    want.depth = -min_p_depth(params);
+  }
+  return want;
+}
+
+Status Sampler::sample(float* logits, const SampleContext& context, TokenOutput& out, const PartialLogits& partial) {
   const SamplingParams& params = *context.rules.params;
   const bool applies_rules = has_rules(context.rules);
+  HADAL_CHECK(partial.is_whole() || !applies_rules, "rules need the whole row");
   const bool describes = params.num_logprobs >= 0;
   const bool describes_raw = describes && !params.processed_logprobs;
   const float scale = draw_scale(params);
-  if (!scan_raw(logits, describes_raw ? 1 : applies_rules ? 0 : scale)) return bad_logits();
+  const float raw_scale = describes_raw ? 1 : applies_rules ? 0 : scale;
+  if (!partial.is_whole()) {
+    adopt_raw(logits, raw_scale, partial);
+  } else if (!scan_raw(logits, raw_scale)) {
+    return bad_logits();
+  }
 
   std::span<float> row(logits, num_valid_tokens_);
   if (applies_rules) {
@@ -84,6 +117,12 @@ Status Sampler::describe(const float* logits, int32_t token_id, int32_t num_logp
 bool Sampler::scan_raw(const float* logits, float exp_scale) {
   const std::span<const float> all(logits, vocab_size_);
   return raw_.scan(all.first(num_valid_tokens_), exp_scale) && beyond_.scan(all.subspan(num_valid_tokens_), exp_scale);
+}
+
+void Sampler::adopt_raw(const float* logits, float exp_scale, const PartialLogits& partial) {
+  const std::span<const float> all(logits, vocab_size_);
+  raw_.adopt(all.first(num_valid_tokens_), exp_scale, partial.maxima, partial.sums, partial.known);
+  beyond_.adopt(all.subspan(num_valid_tokens_), exp_scale, partial.other_maxima, partial.other_sums, {});
 }
 
 void Sampler::describe_raw(const float* logits, int32_t token_id, int32_t num_logprobs, TokenOutput& out) {
@@ -155,7 +194,7 @@ int32_t Sampler::draw(LogitBlocks& row, const SampleContext& context) {
   if (restricts(params)) {
     gather_restricted(row, params);
   } else if (params.top_p < 1) {
-    gather_likely(row, params);
+    total_ = *select_likely(*row_math_, row, params.temperature, params.top_p, -kInfinity, candidates_, scratch_);
   } else {
     return row.draw(noise);
   }
@@ -166,31 +205,13 @@ int32_t Sampler::draw(LogitBlocks& row, const SampleContext& context) {
 // What min-p and top-k leave.
 void Sampler::gather_restricted(LogitBlocks& row, const SamplingParams& params) {
   float threshold = kLowest;
-  if (params.min_p > 0) threshold = std::max(threshold, row.max() + params.temperature * std::log(params.min_p));
+  if (params.min_p > 0) threshold = std::max(threshold, row.max() + min_p_depth(params));
   if (params.top_k > 0 && params.top_k < row.size()) {
     row.select_top(params.top_k, top_);
     if (static_cast<int64_t>(top_.size()) == params.top_k) threshold = std::max(threshold, top_.back().value);
   }
   row.select_at_least(threshold, candidates_);
   total_ = weigh_candidates(*row_math_, row.max(), 1 / params.temperature, candidates_, scratch_);
-}
-
-// All that may be in the nucleus of the whole row: whatever lies above a threshold and together reaches its mass. The
-// first threshold leaves few tokens where a model is sure of itself; lower ones follow while the mass is not reached.
-void Sampler::gather_likely(LogitBlocks& row, const SamplingParams& params) {
-  constexpr double kFirstDepth = 8, kDeeper = 1.1;  // depth: of the threshold below the maximum, as exponents
-  total_ = row.exp_sum(row.max());
-  // All tokens below it together have less than half of the mass that top-p drops, so the nucleus ends above it; the
-  // other half leaves room for rounding.
-  const double negligible = 0.5 * (1 - double{params.top_p}) * total_ / static_cast<double>(row.size());
-  const double deepest = -std::log(negligible);
-  double mass = 0;
-  for (double depth = kFirstDepth; mass < double{params.top_p} * total_; depth *= kDeeper) {
-    const double threshold = row.max() - double{params.temperature} * std::min(depth, deepest);
-    row.select_at_least(static_cast<float>(std::max(threshold, double{kLowest})), candidates_);
-    mass = weigh_candidates(*row_math_, row.max(), row.exp_scale(), candidates_, scratch_);
-    if (depth >= deepest) return;
-  }
 }
 
 int32_t Sampler::draw_from_candidates(double noise) const {

@@ -14,9 +14,10 @@
 #include <vector>
 
 #include "base/status.h"
-#include "engine/logit_math.h"
 #include "engine/logit_rules.h"
 #include "engine/request.h"
+#include "kernels/logit_math.h"
+#include "model/forward_model.h"
 
 namespace hadal {
 
@@ -33,18 +34,24 @@ class Sampler {
   // vocabulary.
   Sampler(int64_t vocab_size, int64_t num_valid_tokens, const RowMath& row_math = fastest_row_math());
 
-  // logits: f32 [vocab_size], overwritten when rules apply. out: replaced.
+  // What sample() needs of the row, when nothing about the request changes until then: all of it when rules apply,
+  // when any token may be drawn, and when sums at two scales are needed.
+  LogitWant want(const RuleContext& rules) const;
+
+  // logits: f32 [vocab_size], overwritten when rules apply. partial: of a row that holds only what want() said. out:
+  // replaced.
   // Errors, with the constraint not advanced: kInternal (a logit is NaN or +infinity), kInvalidArgument (the rules
   // forbid every token), kInternal (the constraint threw). Cost: the row is read once, with its exponentials if the
   // draw or log-probabilities need them; again after rules, and when the two need different ones. No allocation once
   // warm, except top_logprobs.
-  Status sample(float* logits, const SampleContext& context, TokenOutput& out);
+  Status sample(float* logits, const SampleContext& context, TokenOutput& out, const PartialLogits& partial = {});
 
   // Describes a given token: logprob, rank, the num_logprobs best. Errors: kInternal as above.
   Status describe(const float* logits, int32_t token_id, int32_t num_logprobs, TokenOutput& out);
 
  private:
   bool scan_raw(const float* logits, float exp_scale);
+  void adopt_raw(const float* logits, float exp_scale, const PartialLogits& partial);
   float draw_scale(const SamplingParams& params) const;
   bool draws_from_candidates(const SamplingParams& params) const;
   void describe_row(LogitBlocks& row, float logit, int32_t num_logprobs, TokenOutput& out) const;
@@ -52,7 +59,6 @@ class Sampler {
   int32_t draw(LogitBlocks& row, const SampleContext& context);
   bool restricts(const SamplingParams& params) const;
   void gather_restricted(LogitBlocks& row, const SamplingParams& params);
-  void gather_likely(LogitBlocks& row, const SamplingParams& params);
   int32_t draw_from_candidates(double noise) const;
   void describe_raw(const float* logits, int32_t token_id, int32_t num_logprobs, TokenOutput& out);
 

@@ -7,6 +7,7 @@ void StepPlan::clear() {
   sequences.clear();
   block_ids.clear();
   logit_rows.clear();
+  logit_wants.clear();
 }
 
 StepInput make_step_input(const StepPlan& plan, std::vector<SequenceSpan>& spans) {
@@ -18,7 +19,8 @@ StepInput make_step_input(const StepPlan& plan, std::vector<SequenceSpan>& spans
                      .expanded_end = sequence.expanded_end,
                      .block_table = std::span(plan.block_ids).subspan(sequence.block_begin, sequence.num_blocks)});
   }
-  return {.token_ids = plan.token_ids, .sequences = spans, .logit_rows = plan.logit_rows};
+  return {
+      .token_ids = plan.token_ids, .sequences = spans, .logit_rows = plan.logit_rows, .logit_wants = plan.logit_wants};
 }
 
 }  // namespace hadal

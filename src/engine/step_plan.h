@@ -26,6 +26,7 @@ struct StepPlan {
   std::vector<PlannedSequence> sequences;
   std::vector<int32_t> block_ids;
   std::vector<int32_t> logit_rows;
+  std::vector<LogitWant> logit_wants;  // [logit_rows], or empty: whole rows
 
   void clear();
 };

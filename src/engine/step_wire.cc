@@ -10,7 +10,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "the wire format is the memory's");
 
-constexpr uint32_t kMagic = 0x31505448;  // "HTP1"
+constexpr uint32_t kMagic = 0x32505448;  // "HTP2"
 constexpr int64_t kMaxPosition = int64_t{1} << 40;
 
 // The head on the wire. Sizes of the arrays that follow it.
@@ -24,7 +24,7 @@ struct WireHead {
   uint32_t num_sequences = 0;
   uint32_t num_tokens = 0;
   uint32_t num_blocks = 0;
-  uint32_t num_logit_rows = 0;
+  uint32_t num_logit_rows = 0;  // with what is wanted of each
 };
 static_assert(sizeof(WireHead) == kStepHeadBytes);
 
@@ -36,6 +36,8 @@ struct WireSequence {
 };
 static_assert(sizeof(WireSequence) == 24);
 
+static_assert(sizeof(LogitWant) == 24);
+
 bool is_known(uint32_t op) {
   return op >= static_cast<uint32_t>(StepOp::kPing) && op <= static_cast<uint32_t>(StepOp::kStop);
 }
@@ -45,7 +47,8 @@ bool has_step(uint32_t op) {
 
 uint64_t message_bytes(const WireHead& head) {
   return sizeof(WireHead) + uint64_t{head.num_sequences} * sizeof(WireSequence) +
-         (uint64_t{head.num_tokens} + head.num_blocks + head.num_logit_rows) * sizeof(int32_t);
+         (uint64_t{head.num_tokens} + head.num_blocks + head.num_logit_rows) * sizeof(int32_t) +
+         uint64_t{head.num_logit_rows} * sizeof(LogitWant);
 }
 
 class Writer {
@@ -182,6 +185,13 @@ void encode_step(const StepHead& head, const StepInput* input, std::vector<std::
   writer.put(input->token_ids);
   for (const SequenceSpan& sequence : input->sequences) writer.put(sequence.block_table);
   writer.put(input->logit_rows);
+  if (input->logit_wants.empty()) {
+    std::memset(bytes.data() + num_bytes - input->logit_rows.size() * sizeof(LogitWant), 0,
+                input->logit_rows.size() * sizeof(LogitWant));
+  } else {
+    HADAL_CHECK(input->logit_wants.size() == input->logit_rows.size());
+    writer.put(input->logit_wants.data(), input->logit_wants.size_bytes());
+  }
 }
 
 Expected<size_t> step_message_bytes(std::span<const std::byte> head) {
@@ -208,6 +218,8 @@ Status decode_step(std::span<const std::byte> bytes, StepMessage& message) {
   reader.take(plan.token_ids, wire.num_tokens);
   reader.take(plan.block_ids, wire.num_blocks);
   reader.take(plan.logit_rows, wire.num_logit_rows);
+  plan.logit_wants.resize(wire.num_logit_rows);
+  reader.take(plan.logit_wants.data(), plan.logit_wants.size() * sizeof(LogitWant));
   int64_t last = -1;
   for (const int32_t row : plan.logit_rows) {
     if (row <= last || row >= int64_t{wire.num_tokens}) {

@@ -2,8 +2,9 @@
 // steps. Foreign bytes: every length is bounded before it is believed, and a step that decodes keeps the contract of
 // StepInput.
 //
-// Wire format, version 1, little-endian: a head of kStepHeadBytes (see step_wire.cc), then per sequence its counts,
-// then token ids, block ids and logit rows as i32. Numbers never change their meaning; a reader refuses unknown ones.
+// Wire format, version 2, little-endian: a head of kStepHeadBytes (see step_wire.cc), then per sequence its counts,
+// then token ids, block ids and logit rows as i32, then a LogitWant for each of these rows. Numbers never change their
+// meaning; a reader refuses unknown ones.
 #pragma once
 
 #include <cstddef>

@@ -200,6 +200,7 @@ class NoisyModel final : public ForwardModel {
   Status allocate_kv(int64_t a, int64_t b, int64_t c) override { return inner_.allocate_kv(a, b, c); }
   const StepProfile& profile() const override { return inner_.profile(); }
   void fill_kv(uint64_t) override {}
+  PartialLogits partial_logits(int64_t) const override { return {}; }
   Status forward(const StepInput& input, float* logits) override {
     HADAL_RETURN_IF_ERROR(inner_.forward(input, logits));
     const auto num_tokens = static_cast<int64_t>(input.token_ids.size());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <thread>
 #include <utility>
@@ -48,6 +49,7 @@ DeepseekV3Model::DeepseekV3Model(ModelConfig config, ModelWeights weights, const
       kv_dtype_(kv_dtype),
       pool_(std::move(pool)),
       runner_(*pool_, std::move(shares)),
+      head_(whole_config_, layout_, pool_->num_threads()),
       observer_(std::move(observer)),
       ranges_(ranges),
       rope_(make_rope_parameters(config_)) {
@@ -162,6 +164,19 @@ Status DeepseekV3Model::check_input(const StepInput& input, int64_t max_tokens) 
       return make_error(ErrorCode::kInvalidArgument, "logit row {} of {}", row, num_tokens);
     }
   }
+  if (!input.logit_wants.empty() && input.logit_wants.size() != input.logit_rows.size()) {
+    return make_error(ErrorCode::kInvalidArgument, "wants of {} rows of {}", input.logit_wants.size(),
+                      input.logit_rows.size());
+  }
+  for (const LogitWant& want : input.logit_wants) {
+    const bool is_sane = want.num_valid >= 0 && want.num_valid <= config_.vocab_size && want.num_best >= 0;
+    const auto is_bounded = [](float value) { return value >= 0 && std::isfinite(value); };
+    if (!is_sane || !is_bounded(want.depth) || !is_bounded(want.exp_scale) || !is_bounded(want.temperature) ||
+        !(want.nucleus >= 0 && want.nucleus < 1) || (want.nucleus > 0 && want.exp_scale == 0)) {
+      return make_error(ErrorCode::kInvalidArgument, "the {} best of {} logits, to {} or {} of the mass, are wanted",
+                        want.num_best, want.num_valid, want.depth, want.nucleus);
+    }
+  }
   if (input.logit_rows.size() > input.token_ids.size()) {
     return make_error(ErrorCode::kInvalidArgument, "{} logit rows of {} rows", input.logit_rows.size(), num_tokens);
   }
@@ -252,35 +267,6 @@ void DeepseekV3Model::compute_logits(const StepContext& step, const IndexRange& 
   run_linears(step, StepPhase::kHead, {&head, 1});
 }
 
-// Each rank's share to rank 0. rows: at most kHeadBatchRows.
-Status DeepseekV3Model::gather_logits(const StepContext& step, const IndexRange& rows, float* logits) {
-  const RankSlice& slice = layout_.slice;
-  const auto bytes_of = [&](const IndexRange& share) {
-    return std::as_writable_bytes(std::span(step.ws.head_logits, static_cast<size_t>(rows.size() * share.size())));
-  };
-  if (slice.rank > 0) {
-    if (layout_.vocab.size() == 0) return {};
-    compute_logits(step, rows, step.ws.head_logits, layout_.vocab.size());
-    const auto mine = bytes_of(layout_.vocab);
-    return communicate(step, static_cast<int64_t>(mine.size()),
-                       [&](Communicator& ranks) { return ranks.send(mine, 0); });
-  }
-  const int64_t vocab = config_.vocab_size;
-  compute_logits(step, rows, logits + rows.begin * vocab, vocab);
-  for (int rank = 1; rank < slice.world_size; ++rank) {
-    const IndexRange share = vocab_share(whole_config_, slice.world_size, rank);
-    if (share.size() == 0) break;
-    const auto theirs = bytes_of(share);
-    HADAL_RETURN_IF_ERROR(communicate(step, static_cast<int64_t>(theirs.size()),
-                                      [&](Communicator& ranks) { return ranks.recv(theirs, rank); }));
-    for (int64_t row = 0; row < rows.size(); ++row) {
-      std::copy_n(step.ws.head_logits + row * share.size(), share.size(),
-                  logits + (rows.begin + row) * vocab + share.begin);
-    }
-  }
-  return {};
-}
-
 void DeepseekV3Model::observe_residual(const StepContext& step, int64_t layer) const {
   if (observer_) observer_("residual", layer, {step.ws.x, DType::kF32, {step.num_tokens, config_.hidden_size}});
 }
@@ -321,18 +307,25 @@ Status DeepseekV3Model::run_layer(const StepContext& step, int64_t layer_idx) {
   return run_mlp_layer(step, layer, layer_idx);
 }
 
-Status DeepseekV3Model::run_head(const StepContext& step, std::span<const int32_t> logit_rows, float* logits) {
+Status DeepseekV3Model::run_head(const StepContext& step, const StepInput& input, float* logits) {
   add_and_normalise(step, weights_.final_norm, true);
   observe_residual(step, config_.num_hidden_layers - 1);
-  const auto num_rows = static_cast<int64_t>(logit_rows.size());
+  const auto num_rows = static_cast<int64_t>(input.logit_rows.size());
+  head_.begin(num_rows);
   if (num_rows == 0) return {};
-  normalise_rows(step, logit_rows);
-  if (layout_.slice.world_size == 1) {
+  normalise_rows(step, input.logit_rows);
+  const RankSlice& slice = layout_.slice;
+  if (slice.world_size == 1) {
     compute_logits(step, {0, num_rows}, logits, config_.vocab_size);
     return {};
   }
   for (int64_t row = 0; row < num_rows; row += kHeadBatchRows) {
-    HADAL_RETURN_IF_ERROR(gather_logits(step, {row, std::min(row + kHeadBatchRows, num_rows)}, logits));
+    const IndexRange rows = {row, std::min(row + kHeadBatchRows, num_rows)};
+    if (slice.rank == 0)
+      compute_logits(step, rows, logits + row * config_.vocab_size, config_.vocab_size);
+    else if (layout_.vocab.size() > 0)
+      compute_logits(step, rows, step.ws.head_logits, layout_.vocab.size());
+    HADAL_RETURN_IF_ERROR(head_.gather(step, rows, input.logit_wants, logits));
   }
   return {};
 }
@@ -346,7 +339,7 @@ Status DeepseekV3Model::forward(const StepInput& input, float* logits) {
   }
   const StepContext step = context_of(state, input);
   for (int64_t i = 0; i < config_.num_hidden_layers; ++i) HADAL_RETURN_IF_ERROR(run_layer(step, i));
-  HADAL_RETURN_IF_ERROR(run_head(step, input.logit_rows, logits));
+  HADAL_RETURN_IF_ERROR(run_head(step, input, logits));
   StepProfile& profile = runner_.profile();
   profile.wall_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   ++profile.num_steps;

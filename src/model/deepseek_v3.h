@@ -11,6 +11,7 @@
 #include "kernels/kernels.h"
 #include "model/forward_model.h"
 #include "model/forward_observer.h"
+#include "model/head_gather.h"
 #include "model/memory_needs.h"
 #include "model/piece_map.h"
 #include "model/rope.h"
@@ -40,6 +41,7 @@ class DeepseekV3Model final : public ForwardModel {
   Status run_pieces(int64_t count, float* logits) override;
   void drop_step() override { open_.reset(); }
   void set_communicator(Communicator* communicator) override;
+  PartialLogits partial_logits(int64_t idx) const override { return head_.partial(idx); }
   const StepProfile& profile() const override { return runner_.profile(); }
   void fill_kv(uint64_t seed) override;
 
@@ -71,10 +73,9 @@ class DeepseekV3Model final : public ForwardModel {
   Expected<ExpandedUnits> agreed_units(const StepContext& step);
   Status run_open_pieces(int64_t count, float* logits);
   Status run_range(const StepContext& step, const PieceRange& range, float* logits);
-  Status run_head(const StepContext& step, std::span<const int32_t> logit_rows, float* logits);
+  Status run_head(const StepContext& step, const StepInput& input, float* logits);
   void normalise_rows(const StepContext& step, std::span<const int32_t> rows);
   void compute_logits(const StepContext& step, const IndexRange& rows, float* logits, int64_t ldy);
-  Status gather_logits(const StepContext& step, const IndexRange& rows, float* logits);
   void observe_residual(const StepContext& step, int64_t layer) const;
 
   const ModelConfig whole_config_;
@@ -85,6 +86,7 @@ class DeepseekV3Model final : public ForwardModel {
   const DType kv_dtype_;
   const std::unique_ptr<ThreadPool> pool_;
   StepRunner runner_;
+  HeadGather head_;
   const ForwardObserver observer_;
   RangeObserver* const ranges_;  // null unless calibrating
   const RopeParameters rope_;

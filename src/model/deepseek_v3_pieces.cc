@@ -78,7 +78,7 @@ Expected<ExpandedUnits> DeepseekV3Model::agreed_units(const StepContext& step) {
 }
 
 Status DeepseekV3Model::run_range(const StepContext& step, const PieceRange& range, float* logits) {
-  if (range.part == LayerPart::kHead) return run_head(step, open_->input.logit_rows, logits);
+  if (range.part == LayerPart::kHead) return run_head(step, open_->input, logits);
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(range.layer)];
   const PagedKvView& kv = kv_layers_[static_cast<size_t>(range.layer)];
   switch (range.part) {

@@ -25,10 +25,32 @@ struct SequenceSpan {
   std::span<const int32_t> block_table;
 };
 
+// What is wanted of a row of logits. Less than all lets other ranks send less.
+struct LogitWant {
+  // 0: the whole row. Else ids from it on are not for picking: of them only their part in the sum is wanted, of the ids
+  // below it what follows.
+  int32_t num_valid = 0;
+  int32_t num_best = 0;  // so many of the highest, and all that equal the last of them
+  float depth = 0;       // > 0: also all that lie at most so far below the highest
+  float exp_scale = 0;   // > 0: sums of exp((logit - maximum) * exp_scale)
+  // > 0: also all that select_likely() looks at for so much of the mass; exp_scale is 1 / temperature.
+  float nucleus = 0, temperature = 0;
+};
+
+// A row of which no more than what was wanted is known. By blocks of kLogitBlock ids, counted from 0 up to num_valid,
+// and counted again from there: what LogitBlocks::adopt() takes. Logits in blocks without known ones are undefined.
+struct PartialLogits {
+  std::span<const float> maxima, sums, known;       // of the valid ids
+  std::span<const float> other_maxima, other_sums;  // of those from num_valid on
+
+  bool is_whole() const { return maxima.empty(); }
+};
+
 struct StepInput {
   std::span<const int32_t> token_ids;
   std::span<const SequenceSpan> sequences;  // cover token_ids in order, no gaps
   std::span<const int32_t> logit_rows;      // ascending rows of token_ids whose logits are wanted; may be empty
+  std::span<const LogitWant> logit_wants;   // [logit_rows.size()], or empty: whole rows
 };
 
 // What a piece of a step is about. Pieces of one kind take about equal time per unit of work.
@@ -56,10 +78,14 @@ class ForwardModel {
   virtual Status allocate_kv(int64_t num_blocks, int64_t block_size, int64_t max_tokens_per_step) = 0;
 
   // Runs one step: writes the rows' keys to the cache and logits f32 [logit_rows.size(), vocab_size()].
-  // Of several ranks only rank 0 gets logits; the others may give null.
+  // Of several ranks only rank 0 gets logits; the others may give null. Rows are whole where partial_logits() says so.
   // A token's bits depend on its sequence's tokens and its position alone, not on what else is in the step.
   // Errors: kInternal, kUnavailable (a rank was lost); the cache rows of this step are then undefined.
   virtual Status forward(const StepInput& input, float* logits) = 0;
+
+  // What row idx of the logits that were written last holds, where it is not the whole row. Views, until the next
+  // logits are written.
+  virtual PartialLogits partial_logits(int64_t idx) const = 0;
 
   // A step in pieces: steps of other sequences can run between them, and the bits are those of forward(). A model may
   // lack this. Pieces follow from the input and the number of workers alone, so ranks that are told how many to run

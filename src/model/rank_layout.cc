@@ -4,6 +4,7 @@
 #include <string>
 
 #include "kernels/packed_matrix.h"
+#include "kernels/row_math.h"
 
 namespace hadal {
 namespace {
@@ -77,8 +78,10 @@ ModelConfig rank_config(const ModelConfig& config, const RankSlice& slice) {
 }
 
 IndexRange vocab_share(const ModelConfig& config, int world_size, int rank) {
-  const int64_t panels = (config.vocab_size + kPanelRows - 1) / kPanelRows;
-  const int64_t rows = (panels + world_size - 1) / world_size * kPanelRows;
+  // In whole blocks of logits, so that digests need not cut one, where every rank can have some.
+  const int64_t unit = config.vocab_size >= world_size * kLogitBlock ? kLogitBlock : kPanelRows;
+  const int64_t units = (config.vocab_size + unit - 1) / unit;
+  const int64_t rows = (units + world_size - 1) / world_size * unit;
   return {std::min(rank * rows, config.vocab_size), std::min((rank + 1) * rows, config.vocab_size)};
 }
 

@@ -242,7 +242,8 @@ class Traffic(unittest.TestCase):
             capture_output=True, text=True, check=True).stdout)
         with Server(args=("--tensor-parallel-size", "2", "--max-model-len", "4096", "--threads", "1")) as server:
             before = self.counted(server)
-            usage = server.post("/v1/completions", {"prompt": "1 2 3 4 5 6 7 8", "max_tokens": 20, "ignore_eos": True})["usage"]
+            usage = server.post("/v1/completions", {"prompt": "1 2 3 4 5 6 7 8", "max_tokens": 20, "ignore_eos": True,
+                                                    "temperature": 0})["usage"]
             # Every token but the last is computed; every generated one is sampled from logits.
             tokens = usage["prompt_tokens"] + usage["completion_tokens"] - 1
             expected = tokens * planned["token_payload_bytes"] + usage["completion_tokens"] * planned["row_payload_bytes"]

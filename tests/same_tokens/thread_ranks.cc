@@ -52,6 +52,7 @@ class ThreadRanks final : public ForwardModel {
     return on_all([&](auto& model, int) { return model->open_step(input); });
   }
   int64_t num_pieces() const override { return first().num_pieces(); }
+  PartialLogits partial_logits(int64_t idx) const override { return first().partial_logits(idx); }
   StepPiece piece(int64_t idx) const override { return first().piece(idx); }
   Status run_pieces(int64_t count, float* logits) override {
     return on_all([&](auto& model, int rank) { return model->run_pieces(count, rank == 0 ? logits : nullptr); });

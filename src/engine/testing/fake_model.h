@@ -52,6 +52,7 @@ class FakeModel final : public ForwardModel {
   int64_t max_position_embeddings() const override { return 1 << 20; }
   int64_t kv_bytes_per_token() const override { return sizeof(Slot); }
   Status allocate_kv(int64_t num_blocks, int64_t block_size, int64_t max_tokens_per_step) override;
+  PartialLogits partial_logits(int64_t) const override { return {}; }
   Status forward(const StepInput& input, float* logits) override;
   Status prepare_pieces(int64_t max_tokens_between) override;
   Status open_step(const StepInput& input) override;

@@ -1,9 +1,10 @@
-// What the sampler does to one row of logits: one pass by blocks (kernels/row_math.h) reads all of it, everything
+// What is asked of one row of logits: one pass by blocks (kernels/row_math.h) reads all of it, everything
 // after it looks only into blocks whose maximum says that something is there. Each sum has an order fixed by the row's
 // length, so a row gives the same bits whatever runs beside it.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -31,6 +32,15 @@ class LogitBlocks {
   // when not. exp_scale > 0: the exponentials below are of the logits times it; 0: there are none.
   bool scan(std::span<const float> row, float exp_scale);
 
+  // What scan() found, in place of a scan: of a row of which only some logits are known. maxima and, with exponentials,
+  // sums: of all its blocks; known: of each block its maximum where it holds known logits, and then -infinity in the
+  // place of the others, -infinity where it does not. Everything below but draw() may be called, and sees the known
+  // logits only; max() and exp_sum() are the whole row's. The row is viewed, the rest copied.
+  void adopt(std::span<const float> row, float exp_scale, std::span<const float> maxima, std::span<const float> sums,
+             std::span<const float> known);
+
+  std::span<const float> maxima() const { return maxima_; }  // [blocks]
+  std::span<const float> sums() const { return sums_; }      // [blocks], relative to the maxima; with exponentials only
   float exp_scale() const { return exp_scale_; }
   float max() const { return max_; }  // -infinity when all are
   int32_t first_of_max() const;       // its lowest id; requires a row that is not empty
@@ -50,6 +60,7 @@ class LogitBlocks {
   void select_top(int64_t k, std::vector<Candidate>& out);
 
  private:
+  const std::vector<float>& known() const { return is_partial_ ? known_ : maxima_; }
   int64_t num_blocks() const { return static_cast<int64_t>(maxima_.size()); }
   std::span<const float> block(int64_t idx) const;
 
@@ -57,7 +68,9 @@ class LogitBlocks {
   std::span<const float> row_;
   float exp_scale_ = 0;
   float max_ = 0;
+  bool is_partial_ = false;
   std::vector<float> maxima_;    // of each block
+  std::vector<float> known_;     // as adopted
   std::vector<float> sums_;      // of each block, relative to its maximum
   std::vector<float> factors_;   // reused: e^(scaled block maximum less max), or ranked maxima
   std::vector<double> weights_;  // of each block, as exp_sum() added them
@@ -66,6 +79,12 @@ class LogitBlocks {
 // Replaces the candidates' values by exp((value - max) * scale) and returns their sum. scratch: reused.
 double weigh_candidates(const RowMath& math, float max, float scale, std::vector<Candidate>& candidates,
                         std::vector<float>& scratch);
+
+// All that may be in the nucleus of a row scanned with exponentials of scale 1 / temperature: whatever lies above a
+// threshold and together has top_p of the mass, weighed as above. Returns the mass of the whole row; nothing when that
+// needs logits that are not above `floor`. out: replaced.
+std::optional<double> select_likely(const RowMath& math, LogitBlocks& row, float temperature, float top_p, float floor,
+                                    std::vector<Candidate>& out, std::vector<float>& scratch);
 
 // Reduces candidates to the fewest best ones whose sum reaches `mass` (all, when none does), order kept. Linear time.
 void keep_nucleus(std::vector<Candidate>& candidates, double mass, std::vector<Candidate>& scratch);

@@ -1,6 +1,7 @@
-#include "engine/logit_math.h"
+#include "kernels/logit_math.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <limits>
@@ -68,6 +69,7 @@ inline int64_t count_above(std::span<const float> values, float bound) {
 bool LogitBlocks::scan(std::span<const float> row, float exp_scale) {
   row_ = row;
   exp_scale_ = exp_scale;
+  is_partial_ = false;
   max_ = -kInfinity;
   maxima_.resize((row.size() + kLogitBlock - 1) / kLogitBlock);
   if (row.empty()) return true;
@@ -81,13 +83,24 @@ bool LogitBlocks::scan(std::span<const float> row, float exp_scale) {
   return true;
 }
 
+void LogitBlocks::adopt(std::span<const float> row, float exp_scale, std::span<const float> maxima,
+                        std::span<const float> sums, std::span<const float> known) {
+  row_ = row;
+  exp_scale_ = exp_scale;
+  is_partial_ = true;
+  maxima_.assign(maxima.begin(), maxima.end());
+  sums_.assign(sums.begin(), sums.end());
+  known_.assign(known.begin(), known.end());
+  max_ = maxima_.empty() ? -kInfinity : *std::max_element(maxima_.begin(), maxima_.end());
+}
+
 std::span<const float> LogitBlocks::block(int64_t idx) const {
   const int64_t begin = idx * kLogitBlock;
   return row_.subspan(begin, std::min(kLogitBlock, size() - begin));
 }
 
 int32_t LogitBlocks::first_of_max() const {
-  const int64_t idx = std::find(maxima_.begin(), maxima_.end(), max_) - maxima_.begin();
+  const int64_t idx = std::find(known().begin(), known().end(), max_) - known().begin();
   const auto values = block(idx);
   return static_cast<int32_t>(idx * kLogitBlock + (std::find(values.begin(), values.end(), max_) - values.begin()));
 }
@@ -128,7 +141,7 @@ int32_t LogitBlocks::draw(double noise) {
 int64_t LogitBlocks::count_better(const Candidate& token) const {
   int64_t count = 0;
   for (int64_t idx = 0; idx < num_blocks(); ++idx) {
-    if (maxima_[idx] < token.value) continue;
+    if (known()[idx] < token.value) continue;
     const auto values = block(idx);
     // Those of lower id, which win ties, then the others.
     const auto num_lower =
@@ -142,7 +155,7 @@ int64_t LogitBlocks::count_better(const Candidate& token) const {
 void LogitBlocks::select_at_least(float threshold, std::vector<Candidate>& out) const {
   out.clear();
   for (int64_t idx = 0; idx < num_blocks(); ++idx) {
-    if (maxima_[idx] < threshold) continue;
+    if (known()[idx] < threshold) continue;
     append_at_least(block(idx), static_cast<int32_t>(idx * kLogitBlock), threshold, out);
   }
 }
@@ -153,7 +166,7 @@ void LogitBlocks::select_top(int64_t k, std::vector<Candidate>& out) {
   if (k <= 0 || size() == 0) return;
   // At least k logits reach the k-th largest maximum of blocks. With fewer blocks than that the smallest maximum is a
   // good guess, since a block holds many more logits than its maximum.
-  factors_.assign(maxima_.begin(), maxima_.end());
+  factors_.assign(known().begin(), known().end());
   const auto kth = factors_.begin() + (std::min(k, num_blocks()) - 1);
   std::nth_element(factors_.begin(), kth, factors_.end(), std::greater<>());
   const float threshold = std::max(*kth, kLowest);
@@ -177,6 +190,29 @@ double weigh_candidates(const RowMath& math, float max, float scale, std::vector
     sum += scratch[i];
   }
   return sum;
+}
+
+// The first threshold leaves few tokens where a model is sure of itself; lower ones follow while the mass is not
+// reached.
+std::optional<double> select_likely(const RowMath& math, LogitBlocks& row, float temperature, float top_p, float floor,
+                                    std::vector<Candidate>& out, std::vector<float>& scratch) {
+  constexpr double kFirstDepth = 8, kDeeper = 1.1;  // depth: of the threshold below the maximum, as exponents
+  constexpr float kLowest = std::numeric_limits<float>::lowest();  // of a token that is not forbidden
+  const double total = row.exp_sum(row.max());
+  // All tokens below it together have less than half of the mass that top-p drops, so the nucleus ends above it; the
+  // other half leaves room for rounding.
+  const double negligible = 0.5 * (1 - double{top_p}) * total / static_cast<double>(row.size());
+  const double deepest = -std::log(negligible);
+  double mass = 0;
+  for (double depth = kFirstDepth; mass < double{top_p} * total; depth *= kDeeper) {
+    const double threshold = row.max() - double{temperature} * std::min(depth, deepest);
+    const float lowest = static_cast<float>(std::max(threshold, double{kLowest}));
+    if (lowest <= floor) return std::nullopt;
+    row.select_at_least(lowest, out);
+    mass = weigh_candidates(math, row.max(), row.exp_scale(), out, scratch);
+    if (depth >= deepest) break;
+  }
+  return total;
 }
 
 void keep_nucleus(std::vector<Candidate>& candidates, double mass, std::vector<Candidate>& scratch) {

@@ -1,4 +1,4 @@
-#include "engine/logit_math.h"
+#include "kernels/logit_math.h"
 
 #include <gtest/gtest.h>
 

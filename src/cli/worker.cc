@@ -35,11 +35,12 @@ int fail(const Error& error) {
 Expected<RankContract> choose_contract(const RankOptions& ranks) {
   HADAL_ASSIGN_OR_RETURN(const auto told, read_rank_contract(current_environment()));
   if (told) return *told;
-  HADAL_RETURN_IF_ERROR(check_rank_options(ranks));
   if (ranks.node_rank == 0) {
     return make_error(ErrorCode::kInvalidArgument,
-                      "hadal worker is for nodes other than 0: give --node-rank, or set HADAL_RANK and the others");
+                      "hadal worker is for nodes other than 0: give --nnodes and --node-rank, or set HADAL_RANK and "
+                      "the others");
   }
+  HADAL_RETURN_IF_ERROR(check_rank_options(ranks));
   return node_contract(ranks);
 }
 
@@ -61,6 +62,7 @@ int run_worker() {
   if (auto applied = apply_sources(*g_options.registry, own_environment(*g_options.registry), warnings); !applied) {
     return fail(applied.error());
   }
+  g_options.ranks.headless = true;
   if (auto adopted = adopt_launcher(*g_options.registry, current_environment(), g_options.ranks); !adopted) {
     return fail(adopted.error());
   }

@@ -151,10 +151,8 @@ class CommCheck(unittest.TestCase):
             checks = [Check(nodes, 0, count=3, wait=20),
                       Check(nodes, 1, count=3, wait=20),
                       Check(nodes, 2, count=3, wait=20, rank=1)]
-            faults = [check.faults() for check in checks]
-            self.assertIn("duplicate-node", faults[0])
-            for of_twin in faults[1:]:  # the second one may see only that node 0 has ended
-                self.assertTrue({"duplicate-node", "peer-dead"} & set(of_twin), of_twin)
+            for check in checks:
+                self.assertIn("duplicate-node", check.faults())
 
     def test_mtu_differs(self):
         with Nodes(2) as nodes:

@@ -4,12 +4,12 @@ import signal
 import subprocess
 import unittest
 
-from namespaces import two_nodes_or_skip
 from ranks import all_answers, answer_of, children, fixed_requests, health, num_restarts, wait_until
+from network_namespaces import Nodes, main, why_not
 from serving import Server
 from two_nodes import TwoNodeServer
 
-NODES = two_nodes_or_skip()
+NO_NAMESPACES = why_not()
 
 
 def rank_pids(server: TwoNodeServer) -> list[int]:
@@ -17,20 +17,18 @@ def rank_pids(server: TwoNodeServer) -> list[int]:
     return children(server.worker.pid)
 
 
+@unittest.skipIf(NO_NAMESPACES, NO_NAMESPACES)
 class Namespaces(unittest.TestCase):
     maxDiff = 2000
 
     @classmethod
     def setUpClass(cls):
-        cls.nodes = NODES.__enter__()
+        cls.nodes = Nodes(cable=True).__enter__()
+        cls.addClassCleanup(cls.nodes.close)
         with Server() as server:
             cls.expected = all_answers(server)
         with Server(args=("--enable-expert-parallel",)) as server:
             cls.expected_ep = all_answers(server)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.nodes.__exit__()
 
     def test_equality(self):
         for num_ranks, flags, expected in ((2, (), self.expected), (4, (), self.expected),
@@ -86,4 +84,4 @@ class Namespaces(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    main()

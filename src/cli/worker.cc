@@ -1,5 +1,7 @@
 // hadal worker: a node's agent, which starts the ranks of its node and starts lost ones again, or one rank, as the
 // environment says (rank_contract.h). All else comes from rank 0.
+#include <sys/prctl.h>
+
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
@@ -58,6 +60,7 @@ Environment own_environment(const OptionRegistry& registry) {
 }
 
 int run_worker() {
+  prctl(PR_SET_NAME, "hadal");  // in ps and ss; a rank is started as /proc/self/exe
   std::vector<std::string> warnings;
   if (auto applied = apply_sources(*g_options.registry, own_environment(*g_options.registry), warnings); !applied) {
     return fail(applied.error());

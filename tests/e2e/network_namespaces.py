@@ -102,11 +102,11 @@ class Nodes:
     def set_link(self, node: int, *, up: bool) -> None:
         self.ip(node, "link", "set", "eth0", "up" if up else "down")
 
-    def block_tcp(self, node: int, to: int, *, blocked: bool, port: int | None = None) -> None:
-        """What a node sends to another one over TCP, all of it or to one port, is lost."""
-        where = [] if port is None else ["dport", str(port)]
-        self.ip(node, "rule", "add" if blocked else "del", "pref", "100", "to", self.address(to), "ipproto", "tcp", *where,
-                "blackhole")
+    def block_tcp(self, node: int, to: int, *, ports: tuple[int, int] | None = None, blocked: bool = True) -> None:
+        """What a node sends to another one over TCP, all of it or to some ports (first and last), is lost. `blocked` false
+        ends that again."""
+        where = [] if ports is None else ["dport", f"{ports[0]}-{ports[1]}"]
+        self.ip(node, "rule", "add" if blocked else "del", "to", self.address(to), "ipproto", "tcp", *where, "blackhole")
 
     def processes(self, node: int) -> list[int]:
         done = subprocess.run(["ip", "netns", "pids", self.names[node]], capture_output=True, text=True)

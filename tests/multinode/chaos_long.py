@@ -85,10 +85,10 @@ def break_something(kind: str, server: TwoNodeServer, chance: random.Random) -> 
         time.sleep(seconds)
         server.nodes.set_link(1, up=True)
     else:
-        port = chance.choice([None, MASTER_PORT])
-        server.nodes.block_tcp(1, 0, blocked=True, port=port)
+        ports = chance.choice([None, (MASTER_PORT, MASTER_PORT)])
+        server.nodes.block_tcp(1, 0, ports=ports)
         time.sleep(seconds)
-        server.nodes.block_tcp(1, 0, blocked=False, port=port)
+        server.nodes.block_tcp(1, 0, ports=ports, blocked=False)
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from network_namespaces import Nodes, main, why_not
 from serving import Server
 from two_nodes import TwoNodeServer
 
+MASTER_PORT = 29501  # the default
 NO_NAMESPACES = why_not()
 
 
@@ -62,6 +63,21 @@ class Namespaces(unittest.TestCase):
             self.nodes.set_link(1, up=True)
             wait_until("ready again", lambda: health(server)[0] == 200)
             self.assertEqual(answer_of(server, fixed_requests()[0]), self.expected[0])
+
+    def test_through_a_firewall(self):
+        """docs/multi-node.md: rank 0's port and the system's range are all that must be open, both ways."""
+        low, high = 40000, 40499
+        for addresses in (("10.77.0.1", "10.77.0.2"), ("10.77.0.2", "10.77.0.1")):  # the lower one listens
+            with self.subTest(addresses=addresses), Nodes(addresses=addresses, cable=True) as nodes:
+                for node in (0, 1):
+                    setting = nodes.command(node, "sysctl", "-qw", f"net.ipv4.ip_local_port_range={low} {high}")
+                    if subprocess.run(setting, capture_output=True).returncode != 0:
+                        self.skipTest("/proc/sys cannot be written here")
+                    nodes.block_tcp(node, 1 - node, ports=(1, MASTER_PORT - 1))
+                    nodes.block_tcp(node, 1 - node, ports=(MASTER_PORT + 1, low - 1))
+                    nodes.block_tcp(node, 1 - node, ports=(high + 1, 65534))
+                with TwoNodeServer(nodes, 4) as server:
+                    self.assertEqual(answer_of(server, fixed_requests()[0]), self.expected[0])
 
     def test_without_a_token(self):
         server = TwoNodeServer(self.nodes, 2)

@@ -1,5 +1,34 @@
 # What set_head_node.sh and set_worker_node.sh share. Sourced into the user's shell, so it changes no shell option and
-# ends nothing: functions return 1 and say why.
+# ends nothing: functions return 1 or 2 and say why.
+
+# hadal_need_source SHOWN ARGUMENT..: 1, and says why, when the script that calls it was started and not sourced. Help
+# may be asked for either way.
+hadal_need_source() {
+  [[ ${BASH_SOURCE[1]} == "$0" && ${2-} != -h && ${2-} != --help ]] || return 0
+  echo "${0##*/}: it prepares the shell that it is sourced into: source $0 $1" >&2
+  return 1
+}
+
+# hadal_read_options NAME ARGUMENT..: sets the caller's quantize and wants_help (0 or 1) and words, the arguments after
+# the options. 2 for an unknown option.
+hadal_read_options() {
+  local name=$1
+  quantize=0 wants_help=0 words=()
+  shift
+  while [[ ${1-} == -* ]]; do
+    case $1 in
+      -q) quantize=1 ;;
+      -h | --help)
+        wants_help=1
+        return 0 ;;
+      *)
+        echo "$name: unknown option '$1' (did you mean -q or -h?)" >&2
+        return 2 ;;
+    esac
+    shift
+  done
+  words=("$@")
+}
 
 # hadal_route_to ADDRESS: "IP NIC" of this machine's side of the way there; nothing when there is no way.
 hadal_route_to() {

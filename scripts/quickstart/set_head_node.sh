@@ -4,12 +4,10 @@ hadal_here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$hadal_here/node.sh"
 
 hadal_set_head_node() {
-  local quantize=0 name=set_head_node.sh
-  while [[ ${1-} == -* ]]; do
-    case $1 in
-      -q) quantize=1 ;;
-      -h | --help)
-        cat <<END
+  local name=set_head_node.sh quantize wants_help words
+  hadal_read_options "$name" "$@" || return
+  if [[ $wants_help = 1 ]]; then
+    cat <<END
 Prepare this shell to be the head, the first of several nodes.
 
 Usage: source $name [-q] [IP [NIC]]
@@ -22,14 +20,9 @@ Exports VLLM_HOST_IP, GLOO_SOCKET_IFNAME, HCCL_SOCKET_IFNAME and, for the guide'
 [32768], max_num_seqs [512], block_size [128], KV_CACHE_DTYPE [auto], VLLM_GPU_MEMORY_UTILIZATION [0.9]; values that are
 set already stay. The worker nodes take everything else from the head.
 END
-        return 0 ;;
-      *)
-        echo "$name: unknown option '$1' (did you mean -q or -h?)" >&2
-        return 2 ;;
-    esac
-    shift
-  done
-  hadal_choose_address "$name" "" "${1:-${VLLM_HOST_IP:-}}" "${2:-${GLOO_SOCKET_IFNAME:-}}" || return
+    return 0
+  fi
+  hadal_choose_address "$name" "" "${words[0]:-${VLLM_HOST_IP:-}}" "${words[1]:-${GLOO_SOCKET_IFNAME:-}}" || return
   hadal_choose_numerics "$quantize" "$(cd "$hadal_here/../.." && pwd)"
   export max_num_batched_tokens=${max_num_batched_tokens:-32768} max_num_seqs=${max_num_seqs:-512}
   export block_size=${block_size:-128} KV_CACHE_DTYPE=${KV_CACHE_DTYPE:-auto}
@@ -42,8 +35,5 @@ then here:        scripts/quickstart/api_server.sh --model DIR --tensor-parallel
 END
 }
 
-if [[ ${BASH_SOURCE[0]} == "$0" && ${1-} != -h && ${1-} != --help ]]; then
-  echo "set_head_node.sh: it prepares the shell that it is sourced into: source ${BASH_SOURCE[0]} [IP [NIC]]" >&2
-  exit 2
-fi
+hadal_need_source "[IP [NIC]]" "$@" || exit 2
 hadal_set_head_node "$@"

@@ -4,12 +4,10 @@ hadal_here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$hadal_here/node.sh"
 
 hadal_set_worker_node() {
-  local quantize=0 name=set_worker_node.sh head
-  while [[ ${1-} == -* ]]; do
-    case $1 in
-      -q) quantize=1 ;;
-      -h | --help)
-        cat <<END
+  local name=set_worker_node.sh quantize wants_help words head
+  hadal_read_options "$name" "$@" || return
+  if [[ $wants_help = 1 ]]; then
+    cat <<END
 Prepare this shell to be a worker, any node but the first.
 
 Usage: source $name [-q] HEAD_IP [IP [NIC]]
@@ -21,19 +19,14 @@ Usage: source $name [-q] HEAD_IP [IP [NIC]]
 
 Exports VLLM_HOST_IP, GLOO_SOCKET_IFNAME and HCCL_SOCKET_IFNAME. Everything else comes from the head.
 END
-        return 0 ;;
-      *)
-        echo "$name: unknown option '$1' (did you mean -q or -h?)" >&2
-        return 2 ;;
-    esac
-    shift
-  done
-  head=${1-}
+    return 0
+  fi
+  head=${words[0]-}
   if [[ -z $head ]]; then
     echo "$name: the head's address is missing: source $name HEAD_IP [IP [NIC]]" >&2
     return 2
   fi
-  hadal_choose_address "$name" "$head" "${2:-${VLLM_HOST_IP:-}}" "${3:-${GLOO_SOCKET_IFNAME:-}}" || return
+  hadal_choose_address "$name" "$head" "${words[1]:-${VLLM_HOST_IP:-}}" "${words[2]:-${GLOO_SOCKET_IFNAME:-}}" || return
   hadal_choose_numerics "$quantize" "$(cd "$hadal_here/../.." && pwd)"
   hadal_mention_ray "$name"
   cat <<END
@@ -42,8 +35,5 @@ Next, with Ray:   ray start --address='$head:8850'
 END
 }
 
-if [[ ${BASH_SOURCE[0]} == "$0" && ${1-} != -h && ${1-} != --help ]]; then
-  echo "set_worker_node.sh: it prepares the shell that it is sourced into: source ${BASH_SOURCE[0]} HEAD_IP" >&2
-  exit 2
-fi
+hadal_need_source HEAD_IP "$@" || exit 2
 hadal_set_worker_node "$@"

@@ -22,7 +22,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr milliseconds kSlice{500};  // between looks for contradictions while a node is waited for
+constexpr milliseconds kSlice{500};           // between looks for contradictions while a node is waited for
+constexpr milliseconds kReadingTime{10'000};  // for the others to read a verdict, before node 0 takes it with it
 
 std::string host_name() {
   std::array<char, 256> name{};
@@ -75,7 +76,7 @@ class Check {
   void measure();
   PairResult measure_pair(const NodeCard& lower, const NodeCard& upper);
   bool store_failed(const Error& error);
-  void say_goodbye();
+  void wait_for_readers();
 
   const CommCheckOptions& options_;
   const std::string nonce_;
@@ -298,19 +299,15 @@ PairResult Check::measure_pair(const NodeCard& lower, const NodeCard& upper) {
   return result;
 }
 
-// Node 0 keeps the store until the others have read the last result.
-void Check::say_goodbye() {
-  if (!store_ || !has_store_) return;
-  (void)store_->set(fmt::format("check/bye/{}", options_.node_rank), "");
+// Node 0 keeps the store until the others have read what they conclude from: each leaves when it has. Processes count,
+// not nodes, since two may say that they are one node.
+void Check::wait_for_readers() {
   if (!server_) return;
-  std::set<int> lost;
+  std::set<int> frozen;
   for (const Fault& fault : report_.faults) {
-    if (fault.name == "peer-dead" || fault.name == "peer-frozen") lost.insert(fault.nodes.back());
+    if (fault.name == "peer-frozen") frozen.insert(fault.nodes.back());
   }
-  for (const NodeCard& card : report_.cards) {
-    if (!lost.contains(card.node_rank))
-      (void)store_->get(fmt::format("check/bye/{}", card.node_rank), milliseconds(5'000));
-  }
+  server_->wait_for_departures(1 + static_cast<int>(frozen.size()), kReadingTime);
 }
 
 Expected<CheckReport> Check::run() {
@@ -323,7 +320,7 @@ Expected<CheckReport> Check::run() {
       report_.faults.push_back(std::move(fault));
     }
   }
-  say_goodbye();
+  wait_for_readers();
   return std::move(report_);
 }
 

@@ -43,7 +43,7 @@ Status adopt_launcher(const OptionRegistry& registry, const Environment& environ
     }
     return false;
   };
-  LaunchFlags flags{.master_addr = options.master_addr};
+  LaunchFlags flags{.is_other_node = options.headless, .master_addr = options.master_addr};
   if (is_set("nnodes")) flags.nnodes = options.nnodes;
   if (is_set("node-rank")) flags.node_rank = options.node_rank;
   if (options.master_port != 0) flags.master_port = options.master_port;

@@ -197,8 +197,9 @@ Expected<Tasks> tasks_of_flags(const LaunchFlags& flags) {
   if (tasks.nnodes < 1 || tasks.nnodes > kMostLaunchedRanks) {
     return make_error(ErrorCode::kInvalidArgument, "--nnodes {} must be of 1..{}", tasks.nnodes, kMostLaunchedRanks);
   }
-  if (tasks.nnodes > 1 && !flags.node_rank) {
-    return make_error(ErrorCode::kInvalidArgument, "--nnodes {} needs --node-rank: 0 on the head, 1..{} on the others",
+  if (tasks.nnodes > 1 && !flags.node_rank && flags.is_other_node) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "--nnodes {} needs --node-rank on every node but the head's, 1..{}: which one is this?",
                       tasks.nnodes, tasks.nnodes - 1);
   }
   tasks.node_rank = flags.node_rank.value_or(0);

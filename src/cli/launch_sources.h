@@ -22,7 +22,8 @@ inline constexpr int kMostLaunchedRanks = 4096;  // a bound on foreign numbers, 
 // As the user wrote them; absent ones leave it to the launcher.
 struct LaunchFlags {
   std::optional<int> nnodes;     // 1..
-  std::optional<int> node_rank;  // 0 .. nnodes-1
+  std::optional<int> node_rank;  // 0 .. nnodes-1; absent with nnodes and no launcher: 0
+  bool is_other_node = false;    // no server here: node 0 is another one, and node_rank has no default
   std::string master_addr;       // of node 0: name or IP
   std::optional<int> master_port;
 };

@@ -188,8 +188,20 @@ TEST(LaunchSources, SeveralNodesNeedAnAddress) {
   EXPECT_THAT(place(lws("0", "2", std::string(256, 'a').c_str()), {}, 2), HasSubstr("LWS_LEADER_ADDRESS"));
 }
 
+TEST(LaunchSources, OnlyTheNodeWithTheServerIsNodeZeroUnasked) {
+  LaunchFlags flags = nodes(2, std::nullopt, "head");
+  EXPECT_EQ(place({}, flags, 4), "node 0/4 local 0/2 node 0/2 at head:29501 by flags");
+  flags.is_other_node = true;
+  EXPECT_THAT(place({}, flags, 4), HasSubstr("--nnodes 2 needs --node-rank on every node but the head's, 1..1"));
+  flags.node_rank = 1;
+  EXPECT_EQ(place({}, flags, 4), "node 2/4 local 0/2 node 1/2 at head:29501 by flags");
+  // A launcher knows the node, also of a pod whose number of nodes is repeated as a flag.
+  flags.node_rank = std::nullopt;
+  EXPECT_THAT(place(lws("1", "2", "leader"), flags, 4), HasSubstr("node 1/2"));
+  EXPECT_THAT(place(lws("1", "2", "leader"), nodes(2, std::nullopt), 4), HasSubstr("node 1/2"));
+}
+
 TEST(LaunchSources, FlagsAreChecked) {
-  EXPECT_THAT(place({}, nodes(2, std::nullopt, "head"), 2), HasSubstr("--nnodes 2 needs --node-rank"));
   EXPECT_THAT(place({}, nodes(0, 0), 2), HasSubstr("--nnodes 0 must be of 1..4096"));
   EXPECT_THAT(place({}, nodes(2, 2, "head"), 2), HasSubstr("--node-rank 2 must be of 0..1"));
   EXPECT_THAT(place({}, nodes(2, -1, "head"), 2), HasSubstr("--node-rank -1"));
@@ -273,9 +285,24 @@ TEST(AdoptLauncher, NothingChangesWithRayOrAContractOrAlone) {
   EXPECT_EQ(told.options.nnodes, 1);
 }
 
+TEST(AdoptLauncher, TheNodeRankIsZeroUnlessHeadless) {
+  Adopted head({"--tensor-parallel-size=2", "--nnodes=2", "--master-addr=h"});
+  EXPECT_EQ(head.adopt({}), "");
+  EXPECT_EQ(head.options.node_rank, 0);
+  EXPECT_TRUE(check_rank_options(head.options));
+  Adopted other({"--tensor-parallel-size=2", "--nnodes=2", "--master-addr=h", "--headless"});
+  EXPECT_THAT(other.adopt({}), HasSubstr("--nnodes 2 needs --node-rank"));
+  Adopted second({"--tensor-parallel-size=2", "--nnodes=2", "--master-addr=h", "--headless", "--node-rank=1"});
+  EXPECT_EQ(second.adopt({}), "");
+  EXPECT_EQ(second.options.node_rank, 1);
+}
+
 TEST(AdoptLauncher, ContradictionsAreErrors) {
   Adopted pod({"--tensor-parallel-size=4", "--nnodes=3", "--node-rank=1"});
   EXPECT_THAT(pod.adopt(lws("1", "2", "leader")), HasSubstr("--nnodes 3 contradicts LWS_GROUP_SIZE"));
+  Adopted headless({"--tensor-parallel-size=2", "--nnodes=2", "--node-rank=0", "--master-addr=h", "--headless"});
+  EXPECT_EQ(headless.adopt({}), "");
+  EXPECT_THAT(check_rank_options(headless.options).error().message, HasSubstr("--headless on node 0"));
 }
 
 }  // namespace

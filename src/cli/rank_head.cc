@@ -3,10 +3,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/log.h"
 #include "cli/memory_plan.h"
-#include "cli/rank_contract.h"
 
 namespace hadal {
 namespace {
@@ -27,28 +27,18 @@ RendezvousOptions rendezvous_options(const RankHeadOptions& options) {
 
 }  // namespace
 
-RankHead::RankHead(RankHeadOptions options) : options_(std::move(options)) {
-  peers_.resize(static_cast<size_t>(options_.ranks.place.world_size));
-  int rank = 0;
-  for (size_t node = 0; node < options_.ranks_per_node.size(); ++node) {
-    for (int i = 0; i < options_.ranks_per_node[node]; ++i, ++rank) {
-      peers_[static_cast<size_t>(rank)].node_rank = static_cast<int>(node);
-      peers_[static_cast<size_t>(rank)].is_local = node == 0 && rank != 0 && options_.starts_local_ranks;
-    }
-  }
-}
+RankHead::RankHead(RankHeadOptions options)
+    : options_(std::move(options)), peers_(options_.peers, [this](const std::string& what) { lose(what); }) {}
 
 Expected<std::shared_ptr<RankHead>> RankHead::start(RankHeadOptions options) {
   std::shared_ptr<RankHead> head(new RankHead(std::move(options)));
   HADAL_RETURN_IF_ERROR(head->listen());
-  HADAL_RETURN_IF_ERROR(head->start_all());
+  HADAL_RETURN_IF_ERROR(head->peers_.start_all(head->options_.ranks.place));
   return head;
 }
 
 RankHead::~RankHead() {
   server_.reset();  // so that ranks that still wait for a group end by themselves
-  if (options_.launcher != nullptr) options_.launcher->close();
-  processes_.reset();
 }
 
 Status RankHead::listen() {
@@ -58,100 +48,6 @@ Status RankHead::listen() {
   HADAL_ASSIGN_OR_RETURN(store_, connect_rendezvous(rendezvous, 0, milliseconds(5'000)));
   HADAL_RETURN_IF_ERROR(store_->set(kConfigKey, options_.config));
   return store_->set(kModelKey, options_.model_hash);
-}
-
-Status RankHead::start_all() {
-  processes_ = std::make_unique<RankProcesses>([this](const RankExit& exit) { local_exit(exit); });
-  for (size_t rank = 1; rank < peers_.size(); ++rank) {
-    if (peers_[rank].is_local) HADAL_RETURN_IF_ERROR(start_local(static_cast<int>(rank)));
-  }
-  if (options_.launcher != nullptr)
-    options_.launcher->listen([this](const LaunchEvent& event) { launch_event(event); });
-  for (size_t node = 1; options_.launcher != nullptr && node < options_.ranks_per_node.size(); ++node) {
-    HADAL_RETURN_IF_ERROR(start_node(static_cast<int>(node)));
-  }
-  return {};
-}
-
-Status RankHead::start_local(int rank) {
-  RankContract contract{.identity = options_.ranks.place};
-  contract.identity.rank = contract.identity.local_rank = rank;
-  contract.identity.generation = std::max(0, generation_);
-  {
-    const std::lock_guard lock(mutex_);
-    peers_[static_cast<size_t>(rank)].running = true;
-    peers_[static_cast<size_t>(rank)].has_joined = false;
-  }
-  const double join_s = std::chrono::duration<double>(options_.ranks.join_timeout).count();
-  return processes_->start({.rank = rank,
-                            .node_rank = 0,
-                            .arguments = {"worker", "--join-timeout", fmt::format("{}", join_s)},
-                            .env = rank_environment(contract)});
-}
-
-int RankHead::first_rank(int node_rank) const {
-  int first = 0;
-  for (int node = 0; node < node_rank; ++node) first += options_.ranks_per_node[static_cast<size_t>(node)];
-  return first;
-}
-
-Status RankHead::start_node(int node_rank) {
-  LaunchUnit unit{.node_rank = node_rank,
-                  .first_rank = first_rank(node_rank),
-                  .num_ranks = options_.ranks_per_node[static_cast<size_t>(node_rank)],
-                  .command = {"hadal", "worker"},
-                  .env = {}};
-  RankContract contract{.identity = options_.ranks.place, .is_agent = true};
-  contract.identity.rank = unit.first_rank;
-  contract.identity.local_rank = 0;
-  contract.identity.local_world_size = unit.num_ranks;
-  contract.identity.node_rank = node_rank;
-  contract.identity.generation = std::max(0, generation_);
-  // An address is this node's own; a name may be the same everywhere.
-  if (contract.identity.interface_name.find_first_of(".:") != std::string::npos)
-    contract.identity.interface_name.clear();
-  unit.env = rank_environment(contract);
-  {
-    const std::lock_guard lock(mutex_);
-    for (Peer& peer : peers_) {
-      if (peer.node_rank != node_rank) continue;
-      peer.running = true;
-      peer.has_joined = false;
-    }
-  }
-  return options_.launcher->start(unit);
-}
-
-void RankHead::local_exit(const RankExit& exit) {
-  std::string what;
-  {
-    const std::lock_guard lock(mutex_);
-    Peer& peer = peers_[static_cast<size_t>(exit.rank)];
-    peer.running = false;
-    peer.has_joined = false;
-    peer.how_ended = exit.what;
-    what = fmt::format("rank {} (node 0) ended: {}", exit.rank, exit.what);
-    changed_.notify_all();
-  }
-  lose(what);
-}
-
-void RankHead::launch_event(const LaunchEvent& event) {
-  if (event.kind == LaunchEvent::Kind::kLog) {
-    std::fprintf(stderr, "[node%d] %s\n", event.node_rank, event.what.c_str());
-    return;
-  }
-  if (event.kind == LaunchEvent::Kind::kStarted) return log_info("node {}: {}", event.node_rank, event.what);
-  {
-    const std::lock_guard lock(mutex_);
-    for (size_t rank = 1; rank < peers_.size(); ++rank) {
-      if (peers_[rank].node_rank != event.node_rank) continue;
-      peers_[rank].running = peers_[rank].has_joined = false;
-      peers_[rank].how_ended = event.what;
-    }
-    changed_.notify_all();
-  }
-  lose(fmt::format("node {} ended: {}", event.node_rank, event.what));
 }
 
 // Tells the model, once per group.
@@ -184,7 +80,6 @@ std::string RankHead::fatal_reason() const {
 void RankHead::cancel() {
   const std::lock_guard lock(mutex_);
   cancelled_ = true;
-  changed_.notify_all();
 }
 
 Status RankHead::check_cancelled() const {
@@ -193,13 +88,9 @@ Status RankHead::check_cancelled() const {
   return {};
 }
 
-std::string RankHead::describe(int rank) const {
-  return fmt::format("rank {} (node {})", rank, peers_[static_cast<size_t>(rank)].node_rank);
-}
-
 Error RankHead::fail(int rank, const std::string& how, const std::string& then) {
-  std::string text = fmt::format("{}: {}; {}", describe(rank), how, then);
-  std::vector<std::string> lines = processes_->last_lines(rank);
+  std::string text = fmt::format("{}: {}; {}", peers_.describe(rank), how, then);
+  std::vector<std::string> lines = peers_.last_lines(rank);
   if (lines.size() > kShownLines) lines.erase(lines.begin(), lines.end() - kShownLines);
   if (!lines.empty()) text += fmt::format(". Its last lines:\n  {}", fmt::join(lines, "\n  "));
   const std::lock_guard lock(mutex_);
@@ -221,7 +112,8 @@ Status RankHead::count_restart(int rank, const std::string& how) {
   }
   restarts_.push_back(now);
   counted_ = true;
-  const std::string state = fmt::format("{}: {}; restart {} of {}", describe(rank), how, restarts_.size(), limit);
+  const std::string state =
+      fmt::format("{}: {}; restart {} of {}", peers_.describe(rank), how, restarts_.size(), limit);
   log_warning("{}", state);
   const std::lock_guard lock(mutex_);
   state_ = state;
@@ -242,12 +134,9 @@ Expected<AssembledRanks> RankHead::assemble() {
     }
     if (assembled_ && !counted_) HADAL_RETURN_IF_ERROR(count_replaced());
     assembled_ = true;
+    peers_.note_group();
     const std::lock_guard lock(mutex_);
     transport_ = groups->transport;
-    for (Peer& peer : peers_) {
-      peer.has_joined = true;
-      peer.last_nonce = peer.report.nonce;
-    }
     is_together_ = true;
     state_.clear();
     return AssembledRanks{.groups = std::move(*groups), .generation = static_cast<uint32_t>(generation_)};
@@ -256,34 +145,30 @@ Expected<AssembledRanks> RankHead::assemble() {
 
 // Ranks that somebody else has started again. A group that breaks again and again is no better than a rank that does.
 Status RankHead::count_replaced() {
-  for (size_t i = 1; i < peers_.size(); ++i) {
-    if (peers_[i].report.nonce == peers_[i].last_nonce) continue;
-    const int rank = static_cast<int>(i);
-    const auto how = store_->get(ended_key(rank), milliseconds(0));
-    return count_restart(rank, how ? "ended: " + *how : "was started again");
-  }
-  return count_restart(0, "the ranks lost each other");
+  const auto rank = peers_.first_replaced();
+  if (!rank) return count_restart(0, "the ranks lost each other");
+  const auto how = store_->get(ended_key(*rank), milliseconds(0));
+  return count_restart(*rank, how ? "ended: " + *how : "was started again");
 }
 
 // Whoever waits for the last generation learns that it is over.
 Status RankHead::begin_generation() {
-  const int world = options_.ranks.place.world_size;
-  for (int rank = 1; generation_ >= 0 && rank < world; ++rank) {
+  for (int rank = 1; generation_ >= 0 && rank < peers_.world_size(); ++rank) {
     HADAL_RETURN_IF_ERROR(store_->set(go_key(generation_, rank), kOver));
   }
   ++generation_;
+  peers_.forget_reports();
   const std::lock_guard lock(mutex_);
   is_together_ = false;
   if (generation_ > 0) state_ = state_.empty() ? "the ranks are brought together again" : state_;
-  for (Peer& peer : peers_) peer.report = {};
   return {};
 }
 
 // Starts what has ended, until all have reported.
 Status RankHead::wait_for_all() {
   const auto since = Clock::now();
-  std::vector<int> missing;
-  for (size_t rank = 1; rank < peers_.size(); ++rank) missing.push_back(static_cast<int>(rank));
+  std::vector<int> missing(static_cast<size_t>(peers_.world_size() - 1));
+  std::iota(missing.begin(), missing.end(), 1);
   while (!missing.empty()) {
     HADAL_RETURN_IF_ERROR(check_cancelled());
     HADAL_RETURN_IF_ERROR(start_ended());
@@ -302,24 +187,9 @@ Status RankHead::wait_for_all() {
 }
 
 Status RankHead::start_ended() {
-  std::vector<std::pair<int, std::string>> ended;
-  std::vector<int> nodes;
-  {
-    const std::lock_guard lock(mutex_);
-    for (size_t rank = 1; rank < peers_.size(); ++rank) {
-      Peer& peer = peers_[rank];
-      const bool is_launched = peer.node_rank > 0 && options_.launcher != nullptr;
-      if (peer.running || !(peer.is_local || is_launched)) continue;
-      peer.report = {};
-      if (is_launched && std::find(nodes.begin(), nodes.end(), peer.node_rank) != nodes.end()) continue;
-      if (is_launched) nodes.push_back(peer.node_rank);
-      ended.emplace_back(static_cast<int>(rank), peer.how_ended);
-    }
-  }
-  for (const auto& [rank, how] : ended) {
-    HADAL_RETURN_IF_ERROR(count_restart(rank, "ended: " + how));
-    const Peer& peer = peers_[static_cast<size_t>(rank)];
-    HADAL_RETURN_IF_ERROR(peer.is_local ? start_local(rank) : start_node(peer.node_rank));
+  for (const RankPeers::Ended& ended : peers_.take_ended()) {
+    HADAL_RETURN_IF_ERROR(count_restart(ended.rank, "ended: " + ended.how));
+    HADAL_RETURN_IF_ERROR(peers_.start(ended.rank, generation_));
   }
   return {};
 }
@@ -338,14 +208,7 @@ Status RankHead::take_reports(std::vector<int>& missing) {
     if (!report.error.empty()) {
       return tl::unexpected<Error>(fail(rank, report.error, "it cannot take part"));
     }
-    const std::lock_guard lock(mutex_);
-    Peer& peer = peers_[static_cast<size_t>(rank)];
-    // One that was left by a process that has ended since.
-    if (peer.is_local && (!peer.running || report.pid != processes_->pid_of(rank))) {
-      still_missing.push_back(rank);
-      continue;
-    }
-    peer.report = std::move(report);
+    if (!peers_.take_report(rank, std::move(report))) still_missing.push_back(rank);
   }
   missing = std::move(still_missing);
   return {};
@@ -355,26 +218,22 @@ Status RankHead::take_reports(std::vector<int>& missing) {
 Status RankHead::replace_silent(const std::vector<int>& missing, Clock::time_point since) {
   if (Clock::now() - since < 2 * options_.ranks.rank_timeout) return {};
   for (const int rank : missing) {
-    Peer& peer = peers_[static_cast<size_t>(rank)];
-    {
-      const std::lock_guard lock(mutex_);
-      if (!peer.has_joined) continue;
-      peer.has_joined = false;
+    if (!peers_.is_overdue(rank)) continue;
+    log_warning("{} does not answer: it is ended and started again", peers_.describe(rank));
+    if (peers_.is_local(rank)) {
+      peers_.kill(rank);
+      continue;
     }
-    log_warning("{} does not answer: it is ended and started again", describe(rank));
-    if (peer.is_local) {
-      processes_->kill(rank);
-    } else {
-      HADAL_RETURN_IF_ERROR(count_restart(rank, "does not answer"));
-      HADAL_RETURN_IF_ERROR(store_->set(end_key(peer.node_rank, num_ends_[peer.node_rank]++), std::to_string(rank)));
-    }
+    HADAL_RETURN_IF_ERROR(count_restart(rank, "does not answer"));
+    const int node = peers_.node_of(rank);
+    HADAL_RETURN_IF_ERROR(store_->set(end_key(node, num_ends_[node]++), std::to_string(rank)));
   }
   return {};
 }
 
 Expected<RankGroups> RankHead::join() {
-  for (size_t rank = 1; rank < peers_.size(); ++rank) {
-    HADAL_RETURN_IF_ERROR(store_->set(go_key(generation_, static_cast<int>(rank)), peers_[rank].report.nonce));
+  for (int rank = 1; rank < peers_.world_size(); ++rank) {
+    HADAL_RETURN_IF_ERROR(store_->set(go_key(generation_, rank), peers_.report(rank).nonce));
   }
   RankIdentity identity = options_.ranks.place;
   identity.generation = generation_;
@@ -386,11 +245,12 @@ Expected<RankGroups> RankHead::join() {
 
 std::vector<std::string> RankHead::table(const RankReport& own) const {
   const std::lock_guard lock(mutex_);
-  std::vector<std::string> lines = {fmt::format("ranks      {} over {}, rendezvous {}:{}", peers_.size(), transport_,
-                                                options_.ranks.place.master_addr, options_.ranks.place.master_port)};
-  for (size_t rank = 0; rank < peers_.size(); ++rank) {
-    const RankReport& report = rank == 0 ? own : peers_[rank].report;
-    lines.push_back(fmt::format("rank {:<5} node {}, pid {}, {}, {} threads, {}", rank, peers_[rank].node_rank,
+  std::vector<std::string> lines = {fmt::format("ranks      {} over {}, rendezvous {}:{}", peers_.world_size(),
+                                                transport_, options_.ranks.place.master_addr,
+                                                options_.ranks.place.master_port)};
+  for (int rank = 0; rank < peers_.world_size(); ++rank) {
+    const RankReport report = rank == 0 ? own : peers_.report(rank);
+    lines.push_back(fmt::format("rank {:<5} node {}, pid {}, {}, {} threads, {}", rank, peers_.node_of(rank),
                                 report.pid, report.host, report.num_threads, format_bytes(report.memory_bytes)));
   }
   return lines;

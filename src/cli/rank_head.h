@@ -1,21 +1,20 @@
-// Rank 0's side of starting ranks: the rendezvous, the processes of its own node, and every later assembly.
+// Rank 0's side of bringing ranks together, at the start and again whenever a group broke: the rendezvous, generations,
+// who is started again and how often. What the other ranks are, and do, is known to rank_peers.h.
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
-#include "cli/launch_nodes.h"
 #include "cli/rank_keys.h"
 #include "cli/rank_options.h"
-#include "cli/rank_processes.h"
+#include "cli/rank_peers.h"
 #include "comm/rendezvous.h"
 #include "engine/ranked_model.h"
 
@@ -26,10 +25,7 @@ struct RankHeadOptions {
   std::string config;  // write_rank_config()
   std::string model_hash;
   std::string version;
-  std::shared_ptr<LaunchedNodes> launcher;  // of the other nodes' agents; null: they are started by somebody else
-  std::vector<int> ranks_per_node;
-  // Whether other ranks of this node are this process's children; false: each was started by a launcher.
-  bool starts_local_ranks = true;
+  RankPeersOptions peers;
 };
 
 // Thread-safe where RankAssembly says so; assemble() on one thread at a time.
@@ -51,24 +47,9 @@ class RankHead final : public RankAssembly {
 
  private:
   using Clock = std::chrono::steady_clock;
-  // What is known of a rank other than 0.
-  struct Peer {
-    int node_rank = 0;
-    bool is_local = false;    // a child of this process
-    bool running = false;     // as far as this process would know
-    std::string how_ended;    // of a local one, or of its node's agent
-    bool has_joined = false;  // and kept its weights since
-    RankReport report;
-    std::string last_nonce;  // of its process in the last group
-  };
 
   explicit RankHead(RankHeadOptions options);
   Status listen();
-  Status start_all();
-  Status start_local(int rank);
-  Status start_node(int node_rank);
-  void local_exit(const RankExit& exit);
-  void launch_event(const LaunchEvent& event);
   void lose(const std::string& what);
 
   Status begin_generation();
@@ -81,8 +62,6 @@ class RankHead final : public RankAssembly {
   Status count_restart(int rank, const std::string& how);
   Error fail(int rank, const std::string& how, const std::string& then);
   Status check_cancelled() const;
-  std::string describe(int rank) const;
-  int first_rank(int node_rank) const;
 
   RankHeadOptions options_;
   std::unique_ptr<RendezvousServer> server_;
@@ -94,9 +73,7 @@ class RankHead final : public RankAssembly {
   std::map<int, int> num_ends_;  // by node: end_key numbers used
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;
   // Under mutex_.
-  std::vector<Peer> peers_;  // by rank; 0 unused
   bool is_together_ = false;
   bool cancelled_ = false;
   std::string state_, fatal_, transport_;
@@ -104,7 +81,7 @@ class RankHead final : public RankAssembly {
   std::mutex lost_mutex_;  // held while it is called
   std::function<void(const std::string&)> lost_;
 
-  std::unique_ptr<RankProcesses> processes_;  // last: its callback uses the rest
+  RankPeers peers_;  // last: it calls lose() until it is gone
 };
 
 }  // namespace hadal

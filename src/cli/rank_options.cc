@@ -32,7 +32,7 @@ void add_rank_options(OptionRegistry& registry, RankOptions& options) {
       ->capture_default_str();
   registry
       .add("--node-rank", options.node_rank,
-           "Which of them this is, to be given on each; 0 has rank 0 and the HTTP server")
+           "Which of them this is; 0 has rank 0 and the HTTP server. To be given with --headless and to hadal worker")
       ->check(CLI::Range(0, 4095).description(""))
       ->capture_default_str();
   registry.add("--master-addr", options.master_addr, "Address of node 0 that the others reach");
@@ -70,7 +70,8 @@ Status check_rank_options(const RankOptions& options) {
                       options.tensor_parallel_size, options.nnodes);
   }
   if (options.headless && options.node_rank == 0) {
-    return make_error(ErrorCode::kInvalidArgument, "--headless on node 0: rank 0 has the HTTP server");
+    return make_error(ErrorCode::kInvalidArgument,
+                      "--headless on node 0: rank 0 has the HTTP server; other nodes need --nnodes and --node-rank");
   }
   if (options.rank_timeout.count() < 100) {
     return make_error(ErrorCode::kInvalidArgument, "--rank-timeout must be at least 0.1 s");

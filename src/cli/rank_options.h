@@ -24,7 +24,7 @@ struct RankOptions {
   bool enable_expert_parallel = false;
   std::string backend = "mp";  // mp, ray, mpi, external
   int nnodes = 1;
-  int node_rank = 0;
+  int node_rank = 0;        // 0 is the default of a node with the HTTP server only
   std::string master_addr;  // empty: this machine only
   int master_port = 0;      // 0: kRankMasterPort between nodes, any on one machine
   bool headless = false;    // no HTTP: a node other than that of rank 0

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -112,7 +113,7 @@ struct RankProcesses::Impl {
   mutable std::mutex mutex;
   std::map<int, Child> children;  // by rank
   std::deque<Start> starts;
-  bool stopping = false;
+  std::atomic<bool> stopping{false};  // set under the mutex
   Clock::time_point stop_by;
   std::thread thread;
 };

@@ -103,11 +103,12 @@ Expected<RankServing> start_ranks(const ServeOptions& options, const OpenedModel
   head.config = write_rank_config(shared, isa_name(opened.numerics.kernels->isa));
   HADAL_ASSIGN_OR_RETURN(head.model_hash, model_hash(options.model));
   head.version = kVersion;
-  head.launcher = options.ranks.nodes;
+  head.peers.launcher = options.ranks.nodes;
+  head.peers.join_timeout = options.ranks.join_timeout;
   HADAL_ASSIGN_OR_RETURN(const auto told, read_rank_contract(current_environment()));
-  head.starts_local_ranks = !told || told->is_agent;
+  head.peers.starts_local_ranks = !told || told->is_agent;
   const RankIdentity& place = options.ranks.place;
-  head.ranks_per_node.assign(static_cast<size_t>(place.nnodes), place.world_size / place.nnodes);
+  head.peers.ranks_per_node.assign(static_cast<size_t>(place.nnodes), place.world_size / place.nnodes);
   HADAL_ASSIGN_OR_RETURN(auto started, RankHead::start(std::move(head)));
   // Only now: what the head starts, now or later, must find all cores to take its own share of.
   bind_to_cores(share_of_cores(place.local_rank, place.local_world_size));

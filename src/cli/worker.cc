@@ -1,5 +1,7 @@
 // hadal worker: a node's agent, which starts the ranks of its node and starts lost ones again, or one rank, as the
 // environment says (rank_contract.h). All else comes from rank 0.
+#include <sys/prctl.h>
+
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
@@ -35,11 +37,12 @@ int fail(const Error& error) {
 Expected<RankContract> choose_contract(const RankOptions& ranks) {
   HADAL_ASSIGN_OR_RETURN(const auto told, read_rank_contract(current_environment()));
   if (told) return *told;
-  HADAL_RETURN_IF_ERROR(check_rank_options(ranks));
   if (ranks.node_rank == 0) {
     return make_error(ErrorCode::kInvalidArgument,
-                      "hadal worker is for nodes other than 0: give --node-rank, or set HADAL_RANK and the others");
+                      "hadal worker is for nodes other than 0: give --nnodes and --node-rank, or set HADAL_RANK and "
+                      "the others");
   }
+  HADAL_RETURN_IF_ERROR(check_rank_options(ranks));
   return node_contract(ranks);
 }
 
@@ -57,10 +60,12 @@ Environment own_environment(const OptionRegistry& registry) {
 }
 
 int run_worker() {
+  prctl(PR_SET_NAME, "hadal");  // in ps and ss; a rank is started as /proc/self/exe
   std::vector<std::string> warnings;
   if (auto applied = apply_sources(*g_options.registry, own_environment(*g_options.registry), warnings); !applied) {
     return fail(applied.error());
   }
+  g_options.ranks.headless = true;
   if (auto adopted = adopt_launcher(*g_options.registry, current_environment(), g_options.ranks); !adopted) {
     return fail(adopted.error());
   }

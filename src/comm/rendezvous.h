@@ -29,6 +29,9 @@ class RendezvousServer {
   static Expected<std::unique_ptr<RendezvousServer>> start(const RendezvousOptions& options);
   ~RendezvousServer();
   uint16_t port() const;
+  // Waits until at most `most` ranks are connected, so that who still needs the keys can read them. Whether that came
+  // within `timeout`.
+  bool wait_for_departures(int most, std::chrono::milliseconds timeout);
 
  private:
   struct Impl;

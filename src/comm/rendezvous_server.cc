@@ -9,8 +9,10 @@
 #include <atomic>
 #include <cerrno>
 #include <charconv>
+#include <condition_variable>
 #include <cstring>
 #include <list>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -75,8 +77,9 @@ Expected<int> listen_on(const RendezvousOptions& options, uint16_t* port) {
   freeaddrinfo(found);
   if (!listens) {
     if (fd >= 0) close(fd);
-    return make_error(ErrorCode::kIo, "cannot listen for ranks on {}:{}: {}", options.address, options.port,
-                      std::strerror(error));
+    return make_error(ErrorCode::kIo, "cannot listen for ranks on {}:{}: {}{}", options.address, options.port,
+                      std::strerror(error),
+                      error != EADDRNOTAVAIL ? "" : "; rank 0 runs where that address is: is this another node?");
   }
   sockaddr_storage bound{};
   socklen_t length = sizeof bound;
@@ -106,6 +109,7 @@ struct RendezvousServer::Impl {
     connection.unsent += encode_frame({kind, std::move(strings)});
   }
   int next_timeout_ms() const;
+  void count_ranks();
 
   const RendezvousOptions options;
   uint16_t port = 0;
@@ -116,6 +120,9 @@ struct RendezvousServer::Impl {
   std::map<std::string, std::string> values;
   size_t num_bytes = 0;  // of all values
   bool changed = false;  // a value was set: look at all that wait
+  std::mutex mutex;
+  std::condition_variable counted;
+  int num_ranks = 0;  // connections that have shown the token; under mutex
   std::thread thread;
 };
 
@@ -150,8 +157,17 @@ void RendezvousServer::Impl::loop() {
         it = connections.erase(it);
       }
     }
+    count_ranks();
     if (entries[1].revents != 0) accept_all();
   }
+}
+
+void RendezvousServer::Impl::count_ranks() {
+  const auto count = std::count_if(connections.begin(), connections.end(),
+                                   [](const Connection& connection) { return connection.known; });
+  const std::lock_guard lock(mutex);
+  num_ranks = static_cast<int>(count);
+  counted.notify_all();
 }
 
 int RendezvousServer::Impl::next_timeout_ms() const {
@@ -305,5 +321,10 @@ Expected<std::unique_ptr<RendezvousServer>> RendezvousServer::start(const Rendez
 RendezvousServer::RendezvousServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 RendezvousServer::~RendezvousServer() = default;
 uint16_t RendezvousServer::port() const { return impl_->port; }
+
+bool RendezvousServer::wait_for_departures(int most, milliseconds timeout) {
+  std::unique_lock lock(impl_->mutex);
+  return impl_->counted.wait_for(lock, timeout, [&] { return impl_->num_ranks <= most; });
+}
 
 }  // namespace hadal

@@ -120,6 +120,16 @@ TEST(Rendezvous, ListensOnOneAddressOnly) {
   }
 }
 
+TEST(Rendezvous, WaitsForRanksToLeave) {
+  const auto server = RendezvousServer::start(options_of()).value();
+  const auto first = connect_rendezvous(options_of(server->port()), 0, milliseconds(10'000)).value();
+  auto second = connect_rendezvous(options_of(server->port()), 1, milliseconds(10'000)).value();
+  EXPECT_FALSE(server->wait_for_departures(1, milliseconds(50)));
+  EXPECT_TRUE(server->wait_for_departures(2, milliseconds(0)));
+  second.reset();
+  EXPECT_TRUE(server->wait_for_departures(1, milliseconds(60'000)));
+}
+
 TEST(Rendezvous, SaysWhyThereIsNoConnection) {
   uint16_t port = 0;
   {
@@ -127,6 +137,9 @@ TEST(Rendezvous, SaysWhyThereIsNoConnection) {
     port = server->port();
     EXPECT_THAT(RendezvousServer::start(options_of(port)).error().message, HasSubstr("cannot listen for ranks on"));
   }
+  auto elsewhere = options_of();
+  elsewhere.address = "192.0.2.1";  // for documentation, so nobody's
+  EXPECT_THAT(RendezvousServer::start(elsewhere).error().message, HasSubstr("is this another node?"));
   EXPECT_THAT(connect_rendezvous(options_of(port), 1, milliseconds(120)).error().message,
               HasSubstr("nothing listens there: is rank 0 running"));
   auto unknown = options_of(port);

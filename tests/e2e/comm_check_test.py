@@ -93,7 +93,7 @@ class CommCheck(unittest.TestCase):
 
     def test_loopback_in_etc_hosts(self):
         with Nodes(2) as nodes:
-            folder = Path("/etc/netns") / nodes.name(0)  # ip netns exec puts it in the place of /etc/hosts
+            folder = Path("/etc/netns") / nodes.names[0]  # ip netns exec puts it in the place of /etc/hosts
             folder.mkdir(parents=True)
             try:
                 (folder / "hosts").write_text("127.0.0.1 localhost\n127.0.1.1 head\n")
@@ -151,10 +151,8 @@ class CommCheck(unittest.TestCase):
             checks = [Check(nodes, 0, count=3, wait=20),
                       Check(nodes, 1, count=3, wait=20),
                       Check(nodes, 2, count=3, wait=20, rank=1)]
-            faults = [check.faults() for check in checks]
-            self.assertIn("duplicate-node", faults[0])
-            for of_twin in faults[1:]:  # the second one may see only that node 0 has ended
-                self.assertTrue({"duplicate-node", "peer-dead"} & set(of_twin), of_twin)
+            for check in checks:
+                self.assertIn("duplicate-node", check.faults())
 
     def test_mtu_differs(self):
         with Nodes(2) as nodes:
@@ -166,8 +164,7 @@ class CommCheck(unittest.TestCase):
         with Nodes(2, mtu=9000) as nodes:
             for node in (0, 1):  # every packet on its own, as on a wire
                 nodes.ip(node, "link", "set", "eth0", "gso_max_segs", "1")
-            for port in ("p0", "p1"):
-                network_namespaces.run("ip", "-n", nodes.name(99), "link", "set", port, "mtu", "1500")
+                nodes.switch_ip("link", "set", nodes.port(node), "mtu", "1500")
             for names in self.names(Check(nodes, 0, wait=30), Check(nodes, 1, wait=30)):
                 self.assertEqual(names, ["mtu-black-hole"])
 
@@ -178,8 +175,8 @@ class WhileMeasuring(unittest.TestCase):
 
     def harm(self, action) -> list[dict[str, dict]]:
         with Nodes(2) as nodes:
-            network_namespaces.run("ip", "netns", "exec", nodes.name(1), "tc", "qdisc", "add", "dev", "eth0", "root", "tbf",
-                                   "rate", "50mbit", "burst", "64k", "limit", "256k")
+            network_namespaces.run(*nodes.command(1, "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "50mbit",
+                                                  "burst", "64k", "limit", "256k"))
             checks = [Check(nodes, node, wait=30) for node in (0, 1)]
             interface = nodes.command(1, "cat", "/sys/class/net/eth0/statistics/tx_bytes")
             while int(subprocess.check_output(interface)) < 1_000_000:  # the measurement of bandwidth has begun
@@ -205,7 +202,7 @@ class WhileMeasuring(unittest.TestCase):
 
     def test_a_link_that_goes_down(self):
         def cut(nodes, _):
-            nodes.ip(1, "link", "set", "eth0", "down")
+            nodes.set_link(1, up=False)
         for faults in self.harm(cut):
             self.assertTrue({"link-stalls", "peer-frozen", "peer-dead"} & set(faults), faults)
 

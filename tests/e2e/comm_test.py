@@ -133,7 +133,7 @@ class TwoNodes(unittest.TestCase):
                 self.assertIn("hcclAllReduce(dataSize=196608, count=49152", results[0][1])
 
     def test_different_commands_are_told_apart(self):
-        with Nodes(2, number=1) as nodes:
+        with Nodes(2) as nodes:
             running = [nodes.start(node, [str(BINARY), "comm", "bench", "--nranks", "2", "--ranks_per_node", "1",
                                           "--loop", loop, "--node_id", str(node)],
                                    HCCL_COMM_ID=f"{nodes.address(0)}:5555") for node, loop in ((0, "10"), (1, "20"))]

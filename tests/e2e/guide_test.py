@@ -9,10 +9,12 @@ import socket
 import subprocess
 import tempfile
 import unittest
+from functools import partial
 from pathlib import Path
 
 from guide_blocks import Block, parse_blocks
-from guide_nodes import ADDRESSES, Cable, Node
+from guide_shells import Shell
+from network_namespaces import Nodes, main, why_not
 from serving import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
@@ -22,6 +24,7 @@ RAY = BINARIES.parent / "e2e/venv-ray/bin"  # where e2e.ray has put it; else wha
 SEARCHED = f"{BINARIES}:{RAY}:{os.environ['PATH']}"
 # A clone in a folder of its own, so that nothing is written into this one.
 CLONED = ("docs", "eval", "models", "scripts")
+GUIDE_ADDRESSES = ("192.168.1.101", "192.168.1.106")
 
 
 def help_of(*words: str) -> str:
@@ -67,39 +70,39 @@ class Guide(unittest.TestCase):
         needed = block.value("needs")
         return needed if needed and not NEEDS[needed]() else None
 
-    def run_block(self, node: Node, text: str, block: Block) -> None:
+    def run_block(self, shell: Shell, text: str, block: Block) -> None:
         where = f"docs/from-the-guide.md:{block.line}"
         print(f"{where}: {text.splitlines()[0][:100]}", flush=True)
         if "background" in block.words:
-            node.start(text)
+            shell.start(text)
             return
         if "server" in block.words:
-            server = node.serve(text)
+            server = shell.serve(text)
             self.assertTrue(server.is_ready, f"{where}: not ready\n{text}" + "\n".join(server.lines))
             return
-        status, output = node.run(text)
+        status, output = shell.run(text)
         self.assertEqual(status, 0, f"{where}\n{text}{output}")
         for expected in block.expected:
             self.assertRegex(output, re.compile(expected), f"{where}\n{text}")
 
-    def run_blocks(self, nodes: dict[str | None, Node], blocks: list[Block], replace: dict[str, str]) -> None:
+    def run_blocks(self, shells: dict[str | None, Shell], blocks: list[Block], replace: dict[str, str]) -> None:
         section = ""
         try:
             for block in blocks:
                 if block.section != section:
                     section = block.section
-                    for node in nodes.values():
-                        node.stop_all()
+                    for shell in shells.values():
+                        shell.stop_all()
                 if what := self.missing(block):
                     print(f"skipped: docs/from-the-guide.md:{block.line} needs {what}", flush=True)
                     continue
                 text = block.text
                 for old, new in replace.items():
                     text = re.sub(rf"\b{old}\b", new, text)
-                self.run_block(nodes[block.value("node")], text, block)
+                self.run_block(shells[block.value("node")], text, block)
         finally:
-            for node in nodes.values():
-                node.stop_all()
+            for shell in shells.values():
+                shell.stop_all()
 
     def test_both_languages_hold_the_same_commands(self):
         chinese = [block for block in parse_blocks(DOCS / "from-the-guide.zh.md") if block.runs]
@@ -107,20 +110,20 @@ class Guide(unittest.TestCase):
         self.assertGreater(len(self.blocks), 20)
 
     def test_one_node(self):
-        node = Node(self.folder, reader_environment())
+        shell = Shell(self.folder, reader_environment())
         # Two servers never run at once; ports are free ones, as other programs may run on this machine.
         replace = {"8688": str(free_port()), "5555": str(free_port())}
-        self.run_blocks({None: node}, [block for block in self.blocks if block.value("node") is None], replace)
+        self.run_blocks({None: shell}, [block for block in self.blocks if block.value("node") is None], replace)
 
     def test_two_nodes(self):
-        cable = Cable()
-        self.addCleanup(cable.remove)
-        if cable.refusal:
-            self.skipTest(f"the commands of two nodes were not tried: {cable.refusal}")
-        nodes: dict[str | None, Node] = {name: Node(self.folder, reader_environment(), name, cable.namespaces[name])
-                                         for name in ADDRESSES}
-        self.run_blocks(nodes, [block for block in self.blocks if block.value("node") is not None], {})
+        if reason := why_not():
+            self.skipTest(f"the commands of two nodes were not tried: {reason}")
+        with Nodes(addresses=GUIDE_ADDRESSES) as nodes:
+            shells: dict[str | None, Shell] = {
+                name: Shell(self.folder, reader_environment(), name, nodes.command(node), partial(nodes.kill_all, node))
+                for node, name in enumerate(("head", "worker"))}
+            self.run_blocks(shells, [block for block in self.blocks if block.value("node") is not None], {})
 
 
 if __name__ == "__main__":
-    unittest.main()
+    main()

@@ -8,21 +8,23 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import unittest
+from pathlib import Path
 
+from network_namespaces import Nodes, address, main, why_not
 from ranks_answers import answers, answers_of_one_process
-from serving import Server
-from two_machines import ADDRESS, TwoMachines
-from virtual_environment import SKIPPED, Unavailable
+from serving import REPOSITORY, Server
 
+BINARY = Path(os.environ.get("HADAL_BUILD_DIR", REPOSITORY / "build/release")) / "bin/hadal"
+HEAD = address(0)
+NO_NAMESPACES = why_not()
 TOKEN = {"HADAL_AUTH_TOKEN": "sesame"}
 PATIENCE = 120
 
 
 def lws(index: int) -> dict[str, str]:
-    return {"LWS_WORKER_INDEX": str(index), "LWS_GROUP_SIZE": "2", "LWS_LEADER_ADDRESS": ADDRESS["head"]}
+    return {"LWS_WORKER_INDEX": str(index), "LWS_GROUP_SIZE": "2", "LWS_LEADER_ADDRESS": HEAD}
 
 
 def slurm(node: int) -> dict[str, str]:
@@ -30,15 +32,21 @@ def slurm(node: int) -> dict[str, str]:
             "SLURM_LOCALID": "0"}
 
 
+@unittest.skipIf(NO_NAMESPACES, NO_NAMESPACES)
 class TwoNodes(unittest.TestCase):
-    machines: TwoMachines
-    expected: list[tuple]
+    @classmethod
+    def setUpClass(cls):
+        cls.nodes = Nodes(cable=True, environment=TOKEN).__enter__()
+        cls.addClassCleanup(cls.nodes.close)
+        cls.expected = answers_of_one_process()
 
     def serve(self, *args: str, env: dict[str, str] | None = None) -> Server:
-        return self.machines.server(*args, env={**TOKEN, **(env or {})})
+        return Server(args=args, env={**self.nodes.environment, **(env or {})}, host=self.nodes.cable_address,
+                      inside=self.nodes.command(0))
 
     def work(self, *args: str, env: dict[str, str] | None = None) -> subprocess.Popen:
-        process = self.machines.hadal("worker", *args, env={**TOKEN, **(env or {})})
+        process = subprocess.Popen(self.nodes.command(1, str(BINARY), *args), env={**self.nodes.environment, **(env or {})},
+                                   cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
         def end() -> None:
             process.kill()
@@ -56,21 +64,21 @@ class TwoNodes(unittest.TestCase):
         self.assertEqual(worker.returncode, 0, words)
 
     def test_by_hand(self):
-        nodes = ("--nnodes", "2", "--master-addr", ADDRESS["head"], "--tensor-parallel-size", "4")
+        nodes = ("--nnodes", "2", "--master-addr", HEAD, "--tensor-parallel-size", "4")
         worker = self.work("worker", *nodes, "--node-rank", "1")
-        self.check(self.serve(*nodes, "--node-rank", "0"), worker)
+        self.check(self.serve(*nodes), worker)
 
     def test_leader_worker_set(self):
         worker = self.work("worker", "--tensor-parallel-size", "4", env=lws(1))
         self.check(self.serve("--tensor-parallel-size", "4", env=lws(0)), worker)
 
     def test_srun_with_one_task_per_node(self):
-        args = ("--tensor-parallel-size", "4", "--master-addr", ADDRESS["head"])
+        args = ("--tensor-parallel-size", "4", "--master-addr", HEAD)
         worker = self.work("serve", "--model", "models/nano", *args, env=slurm(1))
         self.check(self.serve(*args, env=slurm(0)), worker)
 
     def test_srun_with_one_task_per_rank(self):
-        args = ("--tensor-parallel-size", "2", "--master-addr", ADDRESS["head"])
+        args = ("--tensor-parallel-size", "2", "--master-addr", HEAD)
         worker = self.work("serve", "--model", "models/nano", *args, env=slurm(1))
         self.check(self.serve(*args, env=slurm(0)), worker)
 
@@ -81,7 +89,7 @@ class TwoNodes(unittest.TestCase):
         worker = start()
         with self.serve("--tensor-parallel-size", "2", env=lws(0)) as server:
             self.assertEqual(answers(server), self.expected)
-            for pid in self.machines.processes("worker"):
+            for pid in self.nodes.processes(1):
                 os.kill(pid, signal.SIGKILL)
             worker.communicate()
             self.wait_for_health(server, 503)
@@ -112,19 +120,6 @@ class TwoNodes(unittest.TestCase):
         while (found := server.call("GET", "/health")[0]) != status:
             self.assertLess(time.monotonic(), deadline, f"/health says {found}\n" + "\n".join(server.lines))
             time.sleep(0.05)
-
-
-def main() -> None:
-    try:
-        TwoNodes.machines = TwoMachines()
-    except Unavailable as why:
-        print(f"skipped: {why}")
-        sys.exit(SKIPPED)
-    try:
-        TwoNodes.expected = answers_of_one_process()
-        unittest.main()
-    finally:
-        TwoNodes.machines.close()
 
 
 if __name__ == "__main__":

@@ -8,55 +8,71 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import unittest
 from pathlib import Path
 
+from network_namespaces import Nodes, address, main, why_not
 from ranks_answers import answers, answers_of_one_process
 from ray_helper import PATIENCE, Helper, ends
 from serving import REPOSITORY, Server
-from two_machines import ADDRESS, BINARY, TwoMachines
-from virtual_environment import SKIPPED, Unavailable, make_environment
+from virtual_environment import Unavailable, make_environment
 
+BINARY = Path(os.environ.get("HADAL_BUILD_DIR", REPOSITORY / "build/release")) / "bin/hadal"
+HEAD, WORKER = address(0), address(1)
+NO_NAMESPACES = why_not()
 RAY = "ray==2.60.0"
 PORT = 8850
 
 
-class RayMachines(TwoMachines):
+class RayNodes(Nodes):
     """With Ray of this folder, and one folder for its files."""
 
     def __init__(self, bin_folder: Path):
         self.folder = Path(tempfile.mkdtemp(prefix="hray"))  # short: sockets lie below it
         self.python = str(bin_folder / "python3")
-        super().__init__({"PATH": f"{bin_folder}:{os.environ['PATH']}", "RAY_TMPDIR": str(self.folder),
-                          "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token",
-                          "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"})
+        super().__init__(cable=True, environment={
+            "PATH": f"{bin_folder}:{os.environ['PATH']}", "RAY_TMPDIR": str(self.folder), "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"})
 
     def start_head(self) -> None:
         """As the guide does."""
-        self.run("head", f"source scripts/quickstart/set_head_node.sh {ADDRESS['head']} eth0 && "
-                         f"ray start --head --node-ip-address=$VLLM_HOST_IP --port={PORT}")
+        self.shell(0, f"source scripts/quickstart/set_head_node.sh {HEAD} eth0 && "
+                      f"ray start --head --node-ip-address=$VLLM_HOST_IP --port={PORT}")
 
     def start_worker(self) -> None:
-        self.run("worker", f"source scripts/quickstart/set_worker_node.sh {ADDRESS['head']} {ADDRESS['worker']} eth0 && "
-                           f"ray start --address='{ADDRESS['head']}:{PORT}'")
+        self.shell(1, f"source scripts/quickstart/set_worker_node.sh {HEAD} {WORKER} eth0 && "
+                      f"ray start --address='{HEAD}:{PORT}'")
+
+    def shell(self, node: int, command: str) -> None:
+        done = subprocess.run(self.command(node, "bash", "-c", command), env=self.environment, cwd=REPOSITORY, text=True,
+                              timeout=300, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if done.returncode != 0:
+            raise AssertionError(f"{command}: {done.stdout}")
 
     def agents(self) -> list[int]:
         """Processes of hadal on the worker."""
-        return [pid for pid in self.processes("worker") if Path(f"/proc/{pid}/exe").resolve() == BINARY.resolve()]
+        return [pid for pid in self.processes(1) if Path(f"/proc/{pid}/exe").resolve() == BINARY.resolve()]
 
     def close(self) -> None:
         super().close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+@unittest.skipIf(NO_NAMESPACES, NO_NAMESPACES)
 class RealRay(unittest.TestCase):
-    machines: RayMachines
+    @classmethod
+    def setUpClass(cls):
+        try:
+            packages = make_environment("ray", RAY)
+        except Unavailable as why:
+            raise unittest.SkipTest(str(why)) from why
+        cls.nodes = RayNodes(packages).__enter__()
+        cls.addClassCleanup(cls.nodes.close)
 
     def helper(self, world_size: int = 2, nnodes: int = 0, program: str = "/bin/true") -> Helper:
-        helper = Helper([*self.machines.inside("head"), self.machines.python], env=self.machines.env)
+        helper = Helper(self.nodes.command(0, self.nodes.python), env=self.nodes.environment)
         self.addCleanup(helper.end)
         helper.order("prepare", world_size=world_size, nnodes=nnodes, program=program)
         return helper
@@ -67,21 +83,21 @@ class RealRay(unittest.TestCase):
         self.assertIn("no Ray cluster runs on this machine: ray start --head", error["what"])
 
     def test_2_one_node_of_two(self):
-        self.machines.start_head()
+        self.nodes.start_head()
         error = self.helper(nnodes=2).event("error")
         self.assertEqual(error["code"], "resource_exhausted")
         self.assertIn("2 ranks need 2 nodes", error["what"])
-        self.assertIn(f"ray start --address='{ADDRESS['head']}:{PORT}'", error["what"])
+        self.assertIn(f"ray start --address='{HEAD}:{PORT}'", error["what"])
         self.assertEqual(self.helper(nnodes=1).event("layout")["ranks_per_node"], [2])
 
     def test_3_agents_live_and_die(self):
-        self.machines.start_worker()
+        self.nodes.start_worker()
         helper = self.helper()
         layout = helper.event("layout")
-        self.assertEqual((layout["ranks_per_node"], layout["nodes"]), ([1, 1], list(ADDRESS.values())))
+        self.assertEqual((layout["ranks_per_node"], layout["nodes"]), ([1, 1], [HEAD, WORKER]))
         helper.start(1, 'ip -4 -o addr show eth0; echo "$HADAL_RANK"; exit 3', HADAL_RANK="1")
         lines = [helper.events.get(timeout=PATIENCE)["what"] for _ in range(3)]
-        self.assertIn(ADDRESS["worker"], lines[0])
+        self.assertIn(WORKER, lines[0])
         self.assertEqual(lines[1:], ["1", "exit code 3"])
 
         killed = helper.start(1, "exec sleep 1000")
@@ -110,8 +126,9 @@ class RealRay(unittest.TestCase):
 
 
     def serve(self, *args: str) -> Server:
-        return self.machines.server("--distributed-executor-backend", "ray", *args,
-                                    env={"VLLM_HOST_IP": ADDRESS["head"], "GLOO_SOCKET_IFNAME": "eth0"})
+        return Server(args=("--distributed-executor-backend", "ray", *args), host=self.nodes.cable_address,
+                      inside=self.nodes.command(0),
+                      env={**self.nodes.environment, "VLLM_HOST_IP": HEAD, "GLOO_SOCKET_IFNAME": "eth0"})
 
     def wait_for_health(self, server: Server, status: int) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -123,9 +140,9 @@ class RealRay(unittest.TestCase):
         expected = answers_of_one_process()
         with self.serve("--tensor-parallel-size", "2") as server:
             self.assertEqual(answers(server), expected)
-            self.assertGreaterEqual(len(self.machines.agents()), 2)  # the agent and its rank
+            self.assertGreaterEqual(len(self.nodes.agents()), 2)  # the agent and its rank
             for what in ("processes", "their parent"):
-                killed = self.machines.agents()
+                killed = self.nodes.agents()
                 if what == "their parent":  # Ray's actor; the others end with it
                     killed = [pid for pid in map(parent, killed) if pid not in killed]
                 for pid in killed:
@@ -134,9 +151,9 @@ class RealRay(unittest.TestCase):
                 self.wait_for_health(server, 200)
                 self.assertEqual(answers(server), expected, what)
         deadline = time.monotonic() + PATIENCE
-        while self.machines.agents() and time.monotonic() < deadline:
+        while self.nodes.agents() and time.monotonic() < deadline:
             time.sleep(0.05)
-        self.assertEqual(self.machines.agents(), [])
+        self.assertEqual(self.nodes.agents(), [])
 
     def test_6_four_ranks_on_two_nodes(self):
         with self.serve("--tensor-parallel-size", "4") as server:
@@ -146,24 +163,12 @@ class RealRay(unittest.TestCase):
         server = self.serve("--tensor-parallel-size", "64", "--nnodes", "4")
         done = subprocess.run(server.command, env=server.env, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE)
         self.assertEqual(done.returncode, 1, done.stderr)
-        for text in ("64 ranks need 4 nodes with 16 CPUs each, and Ray has 2", "(missing)", f"ray start --address='{ADDRESS['head']}:{PORT}'"):
+        for text in ("64 ranks need 4 nodes with 16 CPUs each, and Ray has 2", "(missing)", f"ray start --address='{HEAD}:{PORT}'"):
             self.assertIn(text, done.stderr)
 
 
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
-
-
-def main() -> None:
-    try:
-        RealRay.machines = RayMachines(make_environment("ray", RAY))
-    except Unavailable as why:
-        print(f"skipped: {why}")
-        sys.exit(SKIPPED)
-    try:
-        unittest.main()
-    finally:
-        RealRay.machines.close()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -19,12 +20,13 @@ class Server:
     """`make serve` on a free port, as a context manager. `lines` collects what it prints."""
 
     def __init__(self, *, through_make: bool = False, args: tuple[str, ...] = (), model: str = "models/nano",
-                 env: dict[str, str] | None = None):
+                 env: dict[str, str] | None = None, host: str = "127.0.0.1", inside: Sequence[str] = ()):
+        """`inside`: what the command begins with, to run on another node (network_namespaces.py); `host`: its address."""
         binary = Path(os.environ.get("HADAL_BUILD_DIR", REPOSITORY / "build/release")) / "bin/hadal"
         if through_make:
             self.command = ["make", "--no-print-directory", "serve", "PORT=0", f"MODEL={model}", f"ARGS={' '.join(args)}"]
         else:
-            self.command = [str(binary), "serve", "--model", model, "--host", "127.0.0.1", "--port", "0", *args]
+            self.command = [*inside, str(binary), "serve", "--model", model, "--host", host, "--port", "0", *args]
         self.env = {**os.environ, **(env or {})}
         self.lines: list[str] = []
         self._is_ready = False

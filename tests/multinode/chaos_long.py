@@ -14,8 +14,8 @@ import sys
 import threading
 import time
 
-from namespaces import HEAD, two_nodes_or_skip
 from ranks import PATIENCE_S, children, crowd, fixed_requests, health, wait_until
+from network_namespaces import SKIPPED, Nodes, why_not
 from serving import Server
 from two_nodes import TwoNodeServer
 
@@ -71,12 +71,6 @@ class Load:
                 self.problems.append(f"request {index}: HTTP {status}, no clear reason: {message}")
 
 
-def block_port(nodes, blocked: bool, port: int | None) -> None:
-    """What node 1 sends to node 0 over TCP, all of it or to one port, is lost."""
-    where = [] if port is None else ["dport", str(port)]
-    nodes.ip(1, "rule", "add" if blocked else "del", "pref", "100", "to", HEAD, "ipproto", "tcp", *where, "blackhole")
-
-
 def break_something(kind: str, server: TwoNodeServer, chance: random.Random) -> None:
     local, remote = children(server.process.pid), children(server.worker.pid)
     if kind in ("kill", "freeze"):
@@ -91,10 +85,10 @@ def break_something(kind: str, server: TwoNodeServer, chance: random.Random) -> 
         time.sleep(seconds)
         server.nodes.set_link(1, up=True)
     else:
-        port = chance.choice([None, MASTER_PORT])
-        block_port(server.nodes, True, port)
+        ports = chance.choice([None, (MASTER_PORT, MASTER_PORT)])
+        server.nodes.block_tcp(1, 0, ports=ports)
         time.sleep(seconds)
-        block_port(server.nodes, False, port)
+        server.nodes.block_tcp(1, 0, ports=ports, blocked=False)
 
 
 def main() -> int:
@@ -104,12 +98,15 @@ def main() -> int:
     parser.add_argument("--ranks", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    if reason := why_not():
+        print(f"skipped: {reason}")
+        return SKIPPED
     chance = random.Random(options.seed)
     kinds = ["kill", "freeze", "link", "port"]
     requests = fixed_requests()[:2] + crowd()
     with Server() as server:
         expected = [core_of(server.post(path, body)) for path, body in requests]
-    with two_nodes_or_skip() as nodes, TwoNodeServer(nodes, options.ranks, "--rank-timeout", str(RANK_TIMEOUT_S),
+    with Nodes(cable=True) as nodes, TwoNodeServer(nodes, options.ranks, "--rank-timeout", str(RANK_TIMEOUT_S),
                                                      "--restart-limit", "1000") as server:
         load = Load(server, requests, expected, options.requests)
         for number in range(options.rounds):

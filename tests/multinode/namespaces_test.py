@@ -4,12 +4,13 @@ import signal
 import subprocess
 import unittest
 
-from namespaces import two_nodes_or_skip
 from ranks import all_answers, answer_of, children, fixed_requests, health, num_restarts, wait_until
+from network_namespaces import Nodes, main, why_not
 from serving import Server
 from two_nodes import TwoNodeServer
 
-NODES = two_nodes_or_skip()
+MASTER_PORT = 29501  # the default
+NO_NAMESPACES = why_not()
 
 
 def rank_pids(server: TwoNodeServer) -> list[int]:
@@ -17,20 +18,18 @@ def rank_pids(server: TwoNodeServer) -> list[int]:
     return children(server.worker.pid)
 
 
+@unittest.skipIf(NO_NAMESPACES, NO_NAMESPACES)
 class Namespaces(unittest.TestCase):
     maxDiff = 2000
 
     @classmethod
     def setUpClass(cls):
-        cls.nodes = NODES.__enter__()
+        cls.nodes = Nodes(cable=True).__enter__()
+        cls.addClassCleanup(cls.nodes.close)
         with Server() as server:
             cls.expected = all_answers(server)
         with Server(args=("--enable-expert-parallel",)) as server:
             cls.expected_ep = all_answers(server)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.nodes.__exit__()
 
     def test_equality(self):
         for num_ranks, flags, expected in ((2, (), self.expected), (4, (), self.expected),
@@ -65,6 +64,21 @@ class Namespaces(unittest.TestCase):
             wait_until("ready again", lambda: health(server)[0] == 200)
             self.assertEqual(answer_of(server, fixed_requests()[0]), self.expected[0])
 
+    def test_through_a_firewall(self):
+        """docs/multi-node.md: rank 0's port and the system's range are all that must be open, both ways."""
+        low, high = 40000, 40499
+        for addresses in (("10.77.0.1", "10.77.0.2"), ("10.77.0.2", "10.77.0.1")):  # the lower one listens
+            with self.subTest(addresses=addresses), Nodes(addresses=addresses, cable=True) as nodes:
+                for node in (0, 1):
+                    setting = nodes.command(node, "sysctl", "-qw", f"net.ipv4.ip_local_port_range={low} {high}")
+                    if subprocess.run(setting, capture_output=True).returncode != 0:
+                        self.skipTest("/proc/sys cannot be written here")
+                    nodes.block_tcp(node, 1 - node, ports=(1, MASTER_PORT - 1))
+                    nodes.block_tcp(node, 1 - node, ports=(MASTER_PORT + 1, low - 1))
+                    nodes.block_tcp(node, 1 - node, ports=(high + 1, 65534))
+                with TwoNodeServer(nodes, 4) as server:
+                    self.assertEqual(answer_of(server, fixed_requests()[0]), self.expected[0])
+
     def test_without_a_token(self):
         server = TwoNodeServer(self.nodes, 2)
         env = {name: value for name, value in server.env.items() if name != "HADAL_AUTH_TOKEN"}
@@ -86,4 +100,4 @@ class Namespaces(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    main()

@@ -1,29 +1,25 @@
 """A server in one namespace and the ranks of another node in a second one."""
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import threading
 
-from namespaces import HEAD, TwoNodes
-from ranks import PATIENCE_S
+import ranks  # noqa: F401: it finds the folder of the next two
+from network_namespaces import Nodes
 from serving import REPOSITORY, Server
 
 
 class TwoNodeServer(Server):
-    """`hadal serve --nnodes 2` on node 0, `--node-rank 1 --headless` on node 1. Asked from inside node 0."""
+    """`hadal serve --nnodes 2` on node 0, `--node-rank 1 --headless` on node 1. Asked over the cable of `nodes`."""
 
-    def __init__(self, nodes: TwoNodes, num_ranks: int, *args: str, token: str = "secret"):
-        super().__init__(model="models/nano")
-        self.nodes = nodes
-        binary = self.command[0]
-        shared = ["serve", "--model", "models/nano", "--tensor-parallel-size", str(num_ranks), "--nnodes", "2",
-                  "--master-addr", HEAD, *args]
-        self.command = nodes.command(0, binary, *shared, "--node-rank", "0", "--host", "0.0.0.0", "--port", "8000")
-        self.worker_command = nodes.command(1, binary, *shared, "--node-rank", "1", "--headless")
-        self.env["HADAL_AUTH_TOKEN"] = token
+    def __init__(self, nodes: Nodes, num_ranks: int, *args: str, token: str = "secret"):
+        shared = ("--tensor-parallel-size", str(num_ranks), "--nnodes", "2", "--master-addr", nodes.address(0), *args)
+        super().__init__(args=(*shared, "--node-rank", "0"), host=nodes.cable_address, inside=nodes.command(0),
+                         env={**nodes.environment, "HADAL_AUTH_TOKEN": token})
+        other = Server(args=(*shared, "--node-rank", "1", "--headless"), inside=nodes.command(1))
+        self.nodes, self.worker_command = nodes, other.command
         self.worker_lines: list[str] = []
         self.worker: subprocess.Popen | None = None
 
@@ -60,16 +56,3 @@ class TwoNodeServer(Server):
         self.worker_reader.join(5)
         self.worker.stdout.close()
         return code
-
-    def call(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None):
-        """Through curl inside node 0: no thread of this process enters a namespace."""
-        command = ["curl", "-sS", "-m", str(PATIENCE_S), "-X", method, "-D", "/dev/stderr", "-w", "\n%{http_code}",
-                   f"http://127.0.0.1:8000{path}", "-H", "Content-Type: application/json"]
-        if body is not None:
-            command += ["-d", "@-"]
-        done = subprocess.run(self.nodes.command(0, *command), input=None if body is None else json.dumps(body),
-                              capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise OSError(f"curl: exit code {done.returncode}: {done.stderr}")
-        text, _, status = done.stdout.rpartition("\n")
-        return int(status), {}, text

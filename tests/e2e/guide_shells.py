@@ -1,13 +1,13 @@
-"""Machines for the guide's commands: this one, or two network namespaces joined by a cable, with the guide's addresses."""
+"""Shells for the guide's commands, on this machine or on a node of its own."""
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-ADDRESSES = {"head": "192.168.1.101", "worker": "192.168.1.106"}
 COMMAND_LIMIT_S = 300
 
 
@@ -45,13 +45,16 @@ class Running:
         return self.process.returncode
 
 
-class Node:
+class Shell:
     """Runs blocks one after the other as one shell would: what a block exports, the next one sees."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], name: str = "", namespace: str = ""):
+    def __init__(self, folder: Path, environment: dict[str, str], name: str = "", inside: Sequence[str] = (),
+                 kill_all: Callable[[], None] = lambda: None):
+        """`inside`: what a command begins with on the node; `kill_all` ends what has left its session there."""
         self.folder = folder
         self.environment = environment
-        self.namespace = namespace
+        self.inside = list(inside)
+        self.kill_all = kill_all
         self.exports = folder / f"exports_{name or 'machine'}.sh"
         self.exports.write_text("")
         self.server: Running | None = None
@@ -60,8 +63,7 @@ class Node:
     def argv(self, text: str, keep: bool) -> list[str]:
         keeping = f"\nexport -p > {self.exports}" if keep else ""
         script = f"set -euo pipefail\nsource {self.exports}\n{text}{keeping}"
-        inside = ["ip", "netns", "exec", self.namespace] if self.namespace else []
-        return [*inside, "bash", "-c", script]
+        return [*self.inside, "bash", "-c", script]
 
     def run(self, text: str) -> tuple[int, str]:
         """-> exit status, output"""
@@ -76,7 +78,7 @@ class Node:
         return running
 
     def serve(self, text: str) -> Running:
-        """Starts a server in place of the node's last one and waits until it is ready or has ended."""
+        """Starts a server in place of the last one and waits until it is ready or has ended."""
         self.stop_server()
         self.server = Running(self.argv(text, keep=False), self.folder, self.environment)
         self.server.settled.wait(COMMAND_LIMIT_S)
@@ -92,45 +94,4 @@ class Node:
         for running in self.background:
             running.stop()
         self.background = []
-        if self.namespace:  # what has left its session, as Ray does
-            pids = subprocess.run(["ip", "netns", "pids", self.namespace], capture_output=True, text=True).stdout
-            for pid in map(int, pids.split()):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-
-
-class Cable:
-    """Two namespaces with the guide's addresses. `refusal` says why there are none."""
-
-    def __init__(self) -> None:
-        number = os.getpid() % 100_000
-        self.namespaces = {name: f"guide{number}{name[0]}" for name in ADDRESSES}
-        head, worker = self.namespaces["head"], self.namespaces["worker"]
-        steps = [["netns", "add", head], ["netns", "add", worker],
-                 ["link", "add", f"gd{number}h", "netns", head, "type", "veth", "peer", "name", f"gd{number}w", "netns", worker]]
-        for name, namespace in self.namespaces.items():
-            inside, interface = ["-n", namespace], f"gd{number}{name[0]}"
-            steps += [[*inside, "addr", "add", f"{ADDRESSES[name]}/24", "dev", interface],
-                      [*inside, "link", "set", interface, "up"], [*inside, "link", "set", "lo", "up"]]
-        self.refusal = ""
-        for step in steps:
-            try:
-                done = subprocess.run(["ip", *step], capture_output=True, text=True)
-            except FileNotFoundError:
-                self.refusal = "no `ip` command"
-                return
-            if done.returncode != 0:
-                self.refusal = f"ip {' '.join(step)}: {done.stderr.strip()}"
-                return
-        inside = subprocess.run(["ip", "netns", "exec", head, "true"], capture_output=True, text=True)
-        if inside.returncode != 0:
-            self.refusal = f"ip netns exec: {inside.stderr.strip()}"
-
-    def remove(self) -> None:
-        for namespace in self.namespaces.values():
-            try:
-                subprocess.run(["ip", "netns", "del", namespace], capture_output=True)
-            except FileNotFoundError:
-                return
+        self.kill_all()

@@ -34,6 +34,8 @@ class CalibrationRunner {
   using Progress = std::function<void(int64_t num_tokens)>;
   // Runs 1 .. batch prompts to their end. Errors: what forward() returns; kInternal for logits that are no numbers.
   Status run(std::span<const std::vector<int32_t>> prompts, const Progress& progress);
+  // As ForwardModel.
+  Status gather_ranges() { return model_->gather_ranges(); }
 
  private:
   CalibrationRunner(std::unique_ptr<ForwardModel> model, const CalibrationSizes& sizes);

@@ -41,6 +41,7 @@ class DeepseekV3Model final : public ForwardModel {
   void drop_step() override { open_.reset(); }
   void set_communicator(Communicator* communicator) override;
   const StepProfile& profile() const override { return runner_.profile(); }
+  Status gather_ranges() override;
   void fill_kv(uint64_t seed) override;
 
  private:

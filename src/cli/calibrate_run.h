@@ -43,7 +43,8 @@ class CalibrationRunner {
   Status prefill(size_t slot, std::span<const int32_t> prompt, const Progress& progress);
   Status decode(int64_t position, const Progress& progress);
   Status choose(std::span<const float> logits, size_t slot);
-  std::span<const int32_t> table_of(size_t slot) const;
+  // Blocks of its first positions.
+  std::span<const int32_t> table_of(size_t slot, int64_t num_positions) const;
 
   std::unique_ptr<ForwardModel> model_;
   CalibrationSizes sizes_;

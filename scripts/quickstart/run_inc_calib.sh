@@ -22,10 +22,11 @@ Usage: $self --model DIR [--wd N] [--nprompts N] [--data FILE] [--dry-run] [--he
   --dry-run, HADAL_DRY_RUN=1   print the command instead of running it
 
 Everything after -- goes to 'hadal calibrate': -- --resume --threads 16
+One process measures, whatever --wd says. A model that one machine cannot hold is measured by several ranks, with the
+same result: -- --tensor-parallel-size 16 --distributed-executor-backend ray, or --nnodes as 'hadal serve' takes it.
 
 Environment: HADAL (the program), CALIBRATION_DATA, CALIBRATION_OUTPUT [$output].
-Earlier files there are moved to backup_*, not deleted. Ranks, Ray and cards are not needed. The log is
-prepare.pile.<N>.<date>.log in this folder.
+Earlier files there are moved to backup_*, not deleted. The log is prepare.pile.<N>.<date>.log in this folder.
 END
 }
 

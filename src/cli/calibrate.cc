@@ -3,8 +3,8 @@
 
 #include <CLI/CLI.hpp>
 #include <chrono>
-#include <cstdlib>
-#include <filesystem>
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,19 +17,18 @@
 #include "cli/calibrate_report.h"
 #include "cli/calibrate_run.h"
 #include "cli/command.h"
+#include "cli/config_registry.h"
+#include "cli/config_sources.h"
+#include "cli/launch_environment.h"
 #include "cli/open_model.h"
+#include "cli/rank_serving.h"
 #include "eval/content_hash.h"
-#include "formats/inc_config.h"
 #include "model/range_observer.h"
-#include "quant/inc_settings.h"
 
 namespace hadal {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-constexpr const char* kDefaultOutput = "./nc_workspace_measure_kvcache";
-constexpr const char* kDefaultBaseName = "inc_measure_output";
 
 struct CalibrateOptions {
   ServeOptions model;
@@ -49,6 +48,7 @@ std::vector<std::string> g_inspected;
 InspectMeasurementsOptions g_inspect;
 uint64_t g_seed = 0;
 CLI::Option* g_seed_option = nullptr;
+std::unique_ptr<OptionRegistry> g_registry;  // of the options about ranks
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -63,6 +63,7 @@ ServeOptions model_options(const CalibrateOptions& o) {
   model.max_num_batched_tokens = std::max(o.batch, std::min<int64_t>(o.prompts.prompt_len, 1024));
   model.block_size = CalibrationSizes::kBlockSize;
   model.num_blocks = o.batch * sizes.blocks_per_prompt();
+  model.calibrated_world_sizes = o.world_sizes;
   return model;
 }
 
@@ -80,41 +81,14 @@ Status check_options(const CalibrateOptions& o) {
   return {};
 }
 
-struct Output {
-  std::filesystem::path base;  // of INC's files
-  ModuleFilter filter;         // modules that INC's files have
-};
-
-// --output names the folder; base name and lists are the configuration's, and its folder without --output.
-Expected<Output> choose_output(const CalibrateOptions& o) {
-  IncConfig config;
-  config.dump_stats_path = std::string(kDefaultOutput) + "/" + kDefaultBaseName;
-  std::filesystem::path base = config.dump_stats_path;
-  if (!o.config.empty()) {
-    HADAL_ASSIGN_OR_RETURN(config, load_inc_config(o.config));
-    if (config.mode != IncMode::kMeasure) {
-      return make_error(ErrorCode::kInvalidArgument, "{}: mode is {}, a calibration needs MEASURE", o.config,
-                        inc_mode_name(config.mode));
-    }
-    HADAL_ASSIGN_OR_RETURN(const IncEnvironment environment, read_inc_environment(std::getenv));
-    base = resolve_inc_stats_path(config, environment.dump_path_prefix).base;
-  }
-  if (!o.output.empty()) base = std::filesystem::path(o.output) / base.filename();
-  if (!base.has_parent_path()) base = std::filesystem::path(".") / base;
-  auto filter = ModuleFilter::compile(config.allowlist, config.blocklist);
-  if (!filter) return forward_error(std::move(filter), o.config);
-  return Output{std::move(base), std::move(*filter)};
-}
-
 class Calibration {
  public:
-  Calibration(const CalibrateOptions& options, Output output)
+  Calibration(const CalibrateOptions& options, CalibrationOutput output)
       : o_(options), filter_(std::move(output.filter)), files_(std::move(output.base)) {}
 
   Status run() {
     const Clock::time_point started = Clock::now();
-    const ServeOptions model = model_options(o_);
-    HADAL_RETURN_IF_ERROR(check_serve_options(model));
+    HADAL_ASSIGN_OR_RETURN(const ServeOptions model, place_rank_zero(model_options(o_)));
     HADAL_ASSIGN_OR_RETURN(const OpenedModel opened, open_model(model));
     for (const std::string& warning : opened.numerics.warnings) fmt::print(stderr, "hadal: warning: {}\n", warning);
     HADAL_ASSIGN_OR_RETURN(RangeObserver observer, RangeObserver::create(opened.config, o_.world_sizes));
@@ -123,10 +97,11 @@ class Calibration {
     HADAL_RETURN_IF_ERROR(prepare_files(identity, observer));
     HADAL_ASSIGN_OR_RETURN(CalibrationRunner runner, load(model, opened, observer));
     HADAL_RETURN_IF_ERROR(run_prompts(runner, observer));
-    HADAL_RETURN_IF_ERROR(files_.write_checkpoint(ranges_now(observer)));
-    HADAL_RETURN_IF_ERROR(files_.write_results(ranges_now(observer), o_.world_sizes, filter_));
+    HADAL_ASSIGN_OR_RETURN(const RangeSet ranges, ranges_now(runner, observer));
+    HADAL_RETURN_IF_ERROR(files_.write_checkpoint(ranges));
+    HADAL_RETURN_IF_ERROR(files_.write_results(ranges, o_.world_sizes, filter_));
     fmt::print("e2e took {:.1f} seconds\n", seconds_since(started));
-    report(ranges_now(observer));
+    report(ranges);
     return {};
   }
 
@@ -155,6 +130,7 @@ class Calibration {
                 {"model_hash", hash},
                 {"numerics", opened.numerics.key},
                 {"isa", opened.numerics.kernels->name},
+                {"expert_parallel", o_.model.ranks.enable_expert_parallel},
                 {"prompts_hash", content_hash(ids)},
                 {"num_prompts", prompts_.ids.size()},
                 {"prompt_len", o_.prompts.prompt_len},
@@ -179,20 +155,22 @@ class Calibration {
   }
 
   Expected<CalibrationRunner> load(const ServeOptions& options, const OpenedModel& opened, RangeObserver& observer) {
+    HADAL_ASSIGN_OR_RETURN(RankServing ranks, start_ranks(options, opened));
     ProgressBar bar("loading", "B");
-    LoadOptions load = {.kernels = opened.numerics.kernels,
-                        .kv_dtype = opened.numerics.kv_dtype,
-                        .num_threads = opened.num_threads,
-                        .pin_threads = true};
-    load.progress = [&](uint64_t done_bytes, uint64_t total_bytes) { bar.update(done_bytes, total_bytes); };
-    load.numerics = opened.numerics.plan;
-    load.ranges = &observer;
-    HADAL_ASSIGN_OR_RETURN(std::unique_ptr<ForwardModel> model, load_deepseek_v3(options.model, load));
+    const auto progress = [&](uint64_t done_bytes, uint64_t total_bytes) { bar.update(done_bytes, total_bytes); };
+    HADAL_ASSIGN_OR_RETURN(auto model, load_opened_model(options, opened, progress, {}, &observer));
+    HADAL_ASSIGN_OR_RETURN(model, ranks.join(std::move(model), [](const std::string&) {}));
+    for (const std::string& line : ranks.table(opened.num_threads)) fmt::print("{}\n", line);
     return CalibrationRunner::create(std::move(model), {.prompt_len = o_.prompts.prompt_len,
                                                         .osl = o_.osl,
                                                         .batch = o_.batch,
                                                         .max_tokens = options.max_num_batched_tokens,
                                                         .num_valid_tokens = opened.folder.tokenizer->vocab_size()});
+  }
+
+  static Error with_advice(Error error) {
+    if (error.code == ErrorCode::kUnavailable) error.message += ". --resume goes on after the last checkpoint";
+    return error;
   }
 
   Status run_prompts(CalibrationRunner& runner, const RangeObserver& observer) {
@@ -203,19 +181,24 @@ class Calibration {
     Clock::time_point last_checkpoint = Clock::now();
     while (num_finished_ < prompts_.ids.size()) {
       const size_t count = std::min(prompts_.ids.size() - num_finished_, static_cast<size_t>(o_.batch));
-      HADAL_RETURN_IF_ERROR(runner.run(std::span(prompts_.ids).subspan(num_finished_, count), [&](int64_t num_tokens) {
+      const Status ran = runner.run(std::span(prompts_.ids).subspan(num_finished_, count), [&](int64_t num_tokens) {
         done += static_cast<uint64_t>(num_tokens);
         bar.update(done, total);
-      }));
+      });
+      if (!ran) return tl::unexpected<Error>(with_advice(ran.error()));
       num_finished_ += count;
       if (seconds_since(last_checkpoint) < o_.checkpoint_interval_s) continue;
-      HADAL_RETURN_IF_ERROR(files_.write_checkpoint(ranges_now(observer)));
+      HADAL_ASSIGN_OR_RETURN(const RangeSet ranges, ranges_now(runner, observer));
+      HADAL_RETURN_IF_ERROR(files_.write_checkpoint(ranges));
       last_checkpoint = Clock::now();
     }
     return {};
   }
 
-  RangeSet ranges_now(const RangeObserver& observer) const {
+  // Of all ranks.
+  Expected<RangeSet> ranges_now(CalibrationRunner& runner, const RangeObserver& observer) const {
+    if (const Status gathered = runner.gather_ranges(); !gathered)
+      return tl::unexpected<Error>(with_advice(gathered.error()));
     RangeSet ranges = observer.ranges();
     ranges.provenance = {.model = o_.model.model,
                          .data = o_.data,
@@ -245,13 +228,28 @@ class Calibration {
 
 Status calibrate(const CalibrateOptions& options) {
   HADAL_RETURN_IF_ERROR(check_options(options));
-  HADAL_ASSIGN_OR_RETURN(Output output, choose_output(options));
+  HADAL_RETURN_IF_ERROR(check_serve_options(options.model));
+  HADAL_ASSIGN_OR_RETURN(CalibrationOutput output, choose_calibration_output(options.output, options.config));
   return Calibration(options, std::move(output)).run();
+}
+
+// Nothing: this process has rank 0. Else the exit code of the other rank, or node, that it was.
+Expected<std::optional<int>> run_other_rank(CalibrateOptions& options) {
+  RankOptions& ranks = options.model.ranks;
+  HADAL_RETURN_IF_ERROR(adopt_launcher(*g_registry, current_environment(), ranks));
+  HADAL_RETURN_IF_ERROR(check_rank_options(ranks));
+  HADAL_ASSIGN_OR_RETURN(const auto contract, other_ranks_contract(ranks));
+  if (!contract) return std::optional<int>();
+  HADAL_ASSIGN_OR_RETURN(const int code, run_other_ranks(options.model, *contract));
+  return std::optional(code);
 }
 
 int run_calibrate() {
   if (!g_inspected.empty()) return inspect_measurements(g_inspected, g_inspect);
   if (g_seed_option->count() > 0) g_options.prompts.seed = g_seed;
+  const auto other = run_other_rank(g_options);
+  if (!other) return report_bench_error(other.error());
+  if (*other) return **other;
   const Status calibrated = calibrate(g_options);
   return calibrated ? kExitOk : report_bench_error(calibrated.error());
 }
@@ -289,8 +287,12 @@ void add_calibrate(CLI::App& program) {
       ->check(CLI::IsMember({"gaudi2", "gaudi3"}))
       ->capture_default_str();
   command->add_flag("--json", g_inspect.json, "The report as JSON");
+  g_registry = std::make_unique<OptionRegistry>(*command);
+  add_rank_options(*g_registry, o.model.ranks, false);
   command->footer(
       "Examples:\n  hadal calibrate --model /data/DeepSeek-R1-0528 --data pile-10k.jsonl --wd 8,16 -o calibration/\n"
+      "  hadal calibrate --model DIR --data FILE --tensor-parallel-size 16 --nnodes 2 --master-addr 10.0.0.1, and on\n"
+      "    node 1 the same with --node-rank 1 --headless: a model that one machine cannot hold, the same files\n"
       "  hadal calibrate --inspect calibration/inc_measure_output_hooks_maxabs_0_16.json\n"
       "Older results in the folder are moved to backup_*, never deleted.");
 }

@@ -1,13 +1,16 @@
 #include "cli/calibrate_files.h"
 
+#include <cstdlib>
 #include <ctime>
 #include <system_error>
 #include <utility>
 #include <vector>
 
 #include "base/file.h"
+#include "formats/inc_config.h"
 #include "quant/inc_modules.h"
 #include "quant/inc_ranges.h"
+#include "quant/inc_settings.h"
 #include "quant/output_file.h"
 
 namespace hadal {
@@ -15,6 +18,8 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr uint64_t kMaxIdentityBytes = 1 << 20;
+constexpr const char* kDefaultOutput = "./nc_workspace_measure_kvcache";
+constexpr const char* kDefaultBaseName = "inc_measure_output";
 
 std::string local_time() {
   const std::time_t now = std::time(nullptr);
@@ -81,6 +86,26 @@ Status apply_filter(const ModuleFilter& filter, IncRankFile& file) {
 }
 
 }  // namespace
+
+Expected<CalibrationOutput> choose_calibration_output(const std::string& output, const std::string& config_path) {
+  IncConfig config;
+  config.dump_stats_path = std::string(kDefaultOutput) + "/" + kDefaultBaseName;
+  fs::path base = config.dump_stats_path;
+  if (!config_path.empty()) {
+    HADAL_ASSIGN_OR_RETURN(config, load_inc_config(config_path));
+    if (config.mode != IncMode::kMeasure) {
+      return make_error(ErrorCode::kInvalidArgument, "{}: mode is {}, a calibration needs MEASURE", config_path,
+                        inc_mode_name(config.mode));
+    }
+    HADAL_ASSIGN_OR_RETURN(const IncEnvironment environment, read_inc_environment(std::getenv));
+    base = resolve_inc_stats_path(config, environment.dump_path_prefix).base;
+  }
+  if (!output.empty()) base = fs::path(output) / base.filename();
+  if (!base.has_parent_path()) base = fs::path(".") / base;
+  auto filter = ModuleFilter::compile(config.allowlist, config.blocklist);
+  if (!filter) return forward_error(std::move(filter), config_path);
+  return CalibrationOutput{std::move(base), std::move(*filter)};
+}
 
 // Whether a calibration writes files of this name, INC's included.
 bool CalibrationFiles::is_ours(const fs::path& path) const {

@@ -24,10 +24,18 @@ namespace hadal {
 
 inline constexpr const char* kRangesFileName = "hadal_ranges.json";
 
+struct CalibrationOutput {
+  std::filesystem::path base;  // of INC's files: "dir/inc_measure_output"
+  ModuleFilter filter;         // modules that INC's files have
+};
+// `output` names the folder; base name and lists are those of INC's configuration, and the folder without `output`.
+// Either may be empty. Errors: kInvalidArgument for a configuration of another mode than MEASURE, those of reading it.
+Expected<CalibrationOutput> choose_calibration_output(const std::string& output, const std::string& config);
+
 // Single-owner.
 class CalibrationFiles {
  public:
-  // `base`: "dir/inc_measure_output"; the folder is made by prepare().
+  // `base`: as CalibrationOutput; the folder is made by prepare().
   explicit CalibrationFiles(std::filesystem::path base) : base_(std::move(base)) {}
 
   // Readies the folder for the run that `identity` (an object) describes. Without `resume`, moves what an earlier run

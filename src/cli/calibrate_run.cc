@@ -21,9 +21,10 @@ Expected<CalibrationRunner> CalibrationRunner::create(std::unique_ptr<ForwardMod
   return CalibrationRunner(std::move(model), sizes);
 }
 
-std::span<const int32_t> CalibrationRunner::table_of(size_t slot) const {
-  const auto blocks = static_cast<size_t>(sizes_.blocks_per_prompt());
-  return std::span(block_table_).subspan(slot * blocks, blocks);
+std::span<const int32_t> CalibrationRunner::table_of(size_t slot, int64_t num_positions) const {
+  const auto first = static_cast<int64_t>(slot) * sizes_.blocks_per_prompt();
+  const int64_t count = (num_positions + CalibrationSizes::kBlockSize - 1) / CalibrationSizes::kBlockSize;
+  return std::span(block_table_).subspan(static_cast<size_t>(first), static_cast<size_t>(count));
 }
 
 // The largest logit's lowest id.
@@ -42,8 +43,10 @@ Status CalibrationRunner::prefill(size_t slot, std::span<const int32_t> prompt, 
   const auto length = static_cast<int64_t>(prompt.size());
   for (int64_t first = 0; first < length;) {
     const int64_t count = std::min(sizes_.max_tokens, length - first);
-    const SequenceSpan sequence = {
-        .num_tokens = count, .first_position = first, .expanded_end = length, .block_table = table_of(slot)};
+    const SequenceSpan sequence = {.num_tokens = count,
+                                   .first_position = first,
+                                   .expanded_end = length,
+                                   .block_table = table_of(slot, first + count)};
     const auto last_row = static_cast<int32_t>(count - 1);
     const bool is_last = first + count == length;
     const StepInput input = {.token_ids = prompt.subspan(static_cast<size_t>(first), static_cast<size_t>(count)),
@@ -67,7 +70,7 @@ Status CalibrationRunner::decode(int64_t position, const Progress& progress) {
                          .num_tokens = 1,
                          .first_position = position,
                          .expanded_end = sizes_.prompt_len,
-                         .block_table = table_of(slot)});
+                         .block_table = table_of(slot, position + 1)});
   }
   const std::vector<int32_t> ids = next_ids_;
   HADAL_RETURN_IF_ERROR(

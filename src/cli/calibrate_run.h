@@ -34,6 +34,8 @@ class CalibrationRunner {
   using Progress = std::function<void(int64_t num_tokens)>;
   // Runs 1 .. batch prompts to their end. Errors: what forward() returns; kInternal for logits that are no numbers.
   Status run(std::span<const std::vector<int32_t>> prompts, const Progress& progress);
+  // As ForwardModel.
+  Status gather_ranges() { return model_->gather_ranges(); }
 
  private:
   CalibrationRunner(std::unique_ptr<ForwardModel> model, const CalibrationSizes& sizes);
@@ -41,7 +43,8 @@ class CalibrationRunner {
   Status prefill(size_t slot, std::span<const int32_t> prompt, const Progress& progress);
   Status decode(int64_t position, const Progress& progress);
   Status choose(std::span<const float> logits, size_t slot);
-  std::span<const int32_t> table_of(size_t slot) const;
+  // Blocks of its first positions.
+  std::span<const int32_t> table_of(size_t slot, int64_t num_positions) const;
 
   std::unique_ptr<ForwardModel> model_;
   CalibrationSizes sizes_;

@@ -129,7 +129,8 @@ ModelFacts model_facts(const ServeOptions& options, const OpenedModel& opened, c
 }
 
 Expected<std::unique_ptr<ForwardModel>> load_opened_model(const ServeOptions& options, const OpenedModel& opened,
-                                                          LoadProgress progress, ForwardObserver observer) {
+                                                          LoadProgress progress, ForwardObserver observer,
+                                                          RangeObserver* ranges) {
   return load_deepseek_v3(options.model, {.kernels = opened.numerics.kernels,
                                           .kv_dtype = opened.numerics.kv_dtype,
                                           .num_threads = opened.num_threads,
@@ -137,6 +138,7 @@ Expected<std::unique_ptr<ForwardModel>> load_opened_model(const ServeOptions& op
                                           .progress = std::move(progress),
                                           .observer = std::move(observer),
                                           .numerics = opened.numerics.plan,
+                                          .ranges = ranges,
                                           .slice = options.ranks.slice()});
 }
 

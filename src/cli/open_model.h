@@ -42,8 +42,9 @@ EngineOptions engine_options(const ServeOptions& options, const OpenedModel& ope
 // What a server over the opened model says about it; without a certificate.
 ModelFacts model_facts(const ServeOptions& options, const OpenedModel& opened, const SamplingDefaults& defaults);
 
-// Loads the weights. Workers are bound to one core each.
+// Loads the weights. Workers are bound to one core each. ranges: as LoadOptions.
 Expected<std::unique_ptr<ForwardModel>> load_opened_model(const ServeOptions& options, const OpenedModel& opened,
-                                                          LoadProgress progress = {}, ForwardObserver observer = {});
+                                                          LoadProgress progress = {}, ForwardObserver observer = {},
+                                                          RangeObserver* ranges = nullptr);
 
 }  // namespace hadal

@@ -1,5 +1,6 @@
 #include "cli/rank_config.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <set>
@@ -35,12 +36,18 @@ void for_each_field(Options& options, Field&& field) {
   field("tensor_parallel_size", options.ranks.tensor_parallel_size);
   field("enable_expert_parallel", options.ranks.enable_expert_parallel);
   field("rank_timeout_ms", options.ranks.rank_timeout);
+  field("calibrated_world_sizes", options.calibrated_world_sizes);
 }
 
 Json to_json(const std::chrono::milliseconds& time) { return time.count(); }
 template <typename T>
 Json to_json(const T& value) {
   return value;
+}
+
+bool is_list_of_integers(const Json& json) {
+  return json.is_array() &&
+         std::all_of(json.begin(), json.end(), [](const Json& element) { return element.is_number_integer(); });
 }
 
 void make_absolute(std::string& path) {
@@ -57,10 +64,11 @@ Status read_field(const Json& json, const char* name, T& value) {
     value = std::chrono::milliseconds(count);
     return {};
   } else {
-    const bool fits = std::is_same_v<T, std::string> ? found->is_string()
-                      : std::is_same_v<T, bool>      ? found->is_boolean()
-                      : std::is_floating_point_v<T>  ? found->is_number()
-                                                     : found->is_number_integer();
+    const bool fits = std::is_same_v<T, std::string>            ? found->is_string()
+                      : std::is_same_v<T, bool>                 ? found->is_boolean()
+                      : std::is_same_v<T, std::vector<int64_t>> ? is_list_of_integers(*found)
+                      : std::is_floating_point_v<T>             ? found->is_number()
+                                                                : found->is_number_integer();
     if (!fits) {
       return make_error(ErrorCode::kCorrupt, "rank 0's configuration: {} is {}", name, std::string(found->type_name()));
     }

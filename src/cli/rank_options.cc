@@ -13,7 +13,7 @@ constexpr uint64_t kMaxTokenBytes = 4096;
 
 }  // namespace
 
-void add_rank_options(OptionRegistry& registry, RankOptions& options) {
+void add_rank_options(OptionRegistry& registry, RankOptions& options, bool restarts) {
   registry.begin_group("Ranks");
   registry
       .add("--tensor-parallel-size", options.tensor_parallel_size,
@@ -44,11 +44,15 @@ void add_rank_options(OptionRegistry& registry, RankOptions& options) {
                "Network interface or own address for traffic between ranks [the one that leads to --master-addr]");
   registry.add("--rank-token-file", options.token_file,
                "File with the secret that ranks of different machines share [$HADAL_AUTH_TOKEN]");
-  registry
-      .add("--restart-limit", options.restart_limit,
-           "How often within 10 minutes lost ranks are started again before the server gives up")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 30).description(""))
-      ->capture_default_str();
+  if (restarts) {
+    registry
+        .add("--restart-limit", options.restart_limit,
+             "How often within 10 minutes lost ranks are started again before the server gives up")
+        ->check(CLI::Range(int64_t{0}, int64_t{1} << 30).description(""))
+        ->capture_default_str();
+  } else {
+    options.restart_limit = 0;
+  }
   registry.add_seconds("--rank-timeout", options.rank_timeout,
                        "Seconds without an answer after which a rank is lost; more than a layer of a step takes");
   registry.add_seconds("--join-timeout", options.join_timeout, "Seconds that ranks have to start, load and join");

@@ -48,7 +48,8 @@ struct RankOptions {
   RankSlice slice() const { return {place.rank, world_size(), enable_expert_parallel}; }
 };
 
-void add_rank_options(OptionRegistry& registry, RankOptions& options);
+// `restarts`: of a program that can start lost ranks again.
+void add_rank_options(OptionRegistry& registry, RankOptions& options, bool restarts = true);
 
 // Errors: kInvalidArgument naming the flag for values that cannot go together.
 Status check_rank_options(const RankOptions& options);

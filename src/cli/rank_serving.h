@@ -1,4 +1,4 @@
-// What `hadal serve` does about ranks: which one it is, starting the others, and joining them.
+// What `hadal serve` and `hadal calibrate` do about ranks: which one it is, starting the others, and joining them.
 #pragma once
 
 #include <functional>
@@ -15,7 +15,7 @@
 
 namespace hadal {
 
-// The contract of a process that was started as `hadal serve` and does not have rank 0; nothing when it has. Errors:
+// The contract of a process that was started as rank 0 is and does not have rank 0; nothing when it has. Errors:
 // kInvalidArgument.
 Expected<std::optional<RankContract>> other_ranks_contract(const RankOptions& options);
 // Runs it to its end. Returns an exit code.

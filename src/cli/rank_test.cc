@@ -127,6 +127,7 @@ ServeOptions unusual_options() {
   options.ranks.tensor_parallel_size = 8;
   options.ranks.enable_expert_parallel = true;
   options.ranks.rank_timeout = std::chrono::milliseconds(1234);
+  options.calibrated_world_sizes = {8, 16};
   return options;
 }
 
@@ -141,6 +142,7 @@ TEST(RankConfig, ArrivesWhole) {
   EXPECT_EQ(read.ranks.tensor_parallel_size, 8);
   EXPECT_TRUE(read.ranks.enable_expert_parallel);
   EXPECT_EQ(read.ranks.rank_timeout, std::chrono::milliseconds(1234));
+  EXPECT_EQ(read.calibrated_world_sizes, (std::vector<int64_t>{8, 16}));
 }
 
 TEST(RankConfig, DamageIsNamed) {
@@ -153,7 +155,7 @@ TEST(RankConfig, DamageIsNamed) {
     Json damaged = json;
     damaged.erase(name);
     EXPECT_THAT(parse_rank_config(damaged.dump()).error().message, HasSubstr(name));
-    damaged[name] = Json::array();
+    damaged[name] = Json::array({"8"});
     EXPECT_THAT(parse_rank_config(damaged.dump()).error().message, HasSubstr(name));
   }
   Json more = json;

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 #include <span>
 #include <thread>
 #include <vector>
@@ -55,7 +56,8 @@ class RankWorker {
   const std::string nonce_;
   std::unique_ptr<KeyValueStore> store_;
   int num_threads_ = 0;
-  RankOptions ranks_;  // as rank 0 says
+  RankOptions ranks_;                    // as rank 0 says
+  std::optional<RangeObserver> ranges_;  // of a calibration
   std::unique_ptr<ForwardModel> model_;
   RankState state_;
 };
@@ -93,7 +95,10 @@ Status RankWorker::load() {
   if (serve.num_threads == 0) serve.num_threads = static_cast<int>(cores.size());
   HADAL_ASSIGN_OR_RETURN(OpenedModel opened, open_model_part(serve));
   num_threads_ = opened.num_threads;
-  HADAL_ASSIGN_OR_RETURN(model_, load_opened_model(serve, opened));
+  if (!serve.calibrated_world_sizes.empty()) {
+    HADAL_ASSIGN_OR_RETURN(ranges_, RangeObserver::create(opened.config, serve.calibrated_world_sizes));
+  }
+  HADAL_ASSIGN_OR_RETURN(model_, load_opened_model(serve, opened, {}, {}, ranges_ ? &*ranges_ : nullptr));
   state_.model = model_.get();
   return {};
 }

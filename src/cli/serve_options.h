@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "cli/rank_options.h"
@@ -46,6 +47,8 @@ struct ServeOptions {
   double memory_utilization = 0.9;  // share of the memory limit for weights, cache and workspace
 
   RankOptions ranks;
+  // Not a flag: the world sizes that a calibration observes expert outputs for; empty: the model is not calibrated.
+  std::vector<int64_t> calibrated_world_sizes;
 
   std::string log_level = "info";
   std::string log_format = "human";

@@ -97,6 +97,8 @@ Status RankLoop::obey() {
     case StepOp::kFillKv:
       model.fill_kv(static_cast<uint64_t>(arguments[0]));
       return answer({});
+    case StepOp::kGatherRanges:
+      return model.gather_ranges();
     case StepOp::kPing:
       return answer({});
     case StepOp::kStop:

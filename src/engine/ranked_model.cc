@@ -38,6 +38,7 @@ class RankedModel final : public ForwardModel {
   Status open_step(const StepInput& input) override;
   Status run_pieces(int64_t count, float* logits) override;
   void drop_step() override;
+  Status gather_ranges() override;
   void fill_kv(uint64_t seed) override;
   Status restore() override;
 
@@ -229,6 +230,11 @@ void RankedModel::drop_step() {
     own_->drop_step();
     return Status();
   }));
+}
+
+Status RankedModel::gather_ranges() {
+  const std::lock_guard lock(step_mutex_);
+  return everywhere({.op = StepOp::kGatherRanges}, nullptr, false, [&] { return own_->gather_ranges(); });
 }
 
 void RankedModel::fill_kv(uint64_t seed) {

@@ -165,6 +165,18 @@ TEST_P(RankedModel, EveryRankRunsEveryStep) {
   }
 }
 
+TEST_P(RankedModel, EveryRankTakesPartInGatheringRanges) {
+  Running running = start(GetParam());
+  ASSERT_TRUE(running.model->gather_ranges());
+  running.model.reset();
+  running.ranks->end();
+  EXPECT_EQ(running.own->num_gathered, 1);
+  for (int rank = 1; rank < GetParam(); ++rank) {
+    EXPECT_TRUE(running.ranks->worker(rank).stopped);
+    EXPECT_EQ(running.ranks->worker(rank).state->num_gathered, 1);
+  }
+}
+
 TEST_P(RankedModel, ARankThatFailsIsReplaced) {
   Running running = start(GetParam());
   auto state = running.ranks->worker(1).state;

@@ -11,6 +11,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the wire format is the memory's");
 
 constexpr uint32_t kMagic = 0x32505448;  // "HTP2"
+constexpr auto kFirstOp = static_cast<uint32_t>(StepOp::kPing), kLastOp = static_cast<uint32_t>(StepOp::kGatherRanges);
 constexpr int64_t kMaxPosition = int64_t{1} << 40;
 
 // The head on the wire. Sizes of the arrays that follow it.
@@ -38,9 +39,7 @@ static_assert(sizeof(WireSequence) == 24);
 
 static_assert(sizeof(LogitWant) == 24);
 
-bool is_known(uint32_t op) {
-  return op >= static_cast<uint32_t>(StepOp::kPing) && op <= static_cast<uint32_t>(StepOp::kStop);
-}
+bool is_known(uint32_t op) { return op >= kFirstOp && op <= kLastOp; }
 bool has_step(uint32_t op) {
   return op == static_cast<uint32_t>(StepOp::kForward) || op == static_cast<uint32_t>(StepOp::kOpenStep);
 }
@@ -87,8 +86,7 @@ Expected<WireHead> read_head(std::span<const std::byte> bytes) {
     return make_error(ErrorCode::kCorrupt,
                       "a message of operation {} and mark {:#x}, known are {} to {} and {:#x}: do the ranks run the "
                       "same version?",
-                      head.op, head.magic, static_cast<uint32_t>(StepOp::kPing), static_cast<uint32_t>(StepOp::kStop),
-                      kMagic);
+                      head.op, head.magic, kFirstOp, kLastOp, kMagic);
   }
   const uint64_t num_bytes = message_bytes(head);
   if (head.num_bytes != num_bytes || num_bytes > kMaxStepBytes) {
@@ -153,6 +151,8 @@ const char* step_op_name(StepOp op) {
       return "filling the KV cache";
     case StepOp::kStop:
       return "stop";
+    case StepOp::kGatherRanges:
+      return "gathering ranges";
   }
   return "unknown operation";
 }

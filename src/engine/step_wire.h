@@ -27,6 +27,7 @@ enum class StepOp : uint32_t {
   kPreparePieces = 7,  // argument 0: max_tokens_between
   kFillKv = 8,         // argument 0: seed
   kStop = 9,
+  kGatherRanges = 10,
 };
 const char* step_op_name(StepOp op);
 

@@ -55,7 +55,7 @@ TEST(StepWire, StepsArriveWhole) {
 
 TEST(StepWire, OperationsWithoutAStep) {
   for (const StepOp op : {StepOp::kPing, StepOp::kRunPieces, StepOp::kDropStep, StepOp::kAllocateKv,
-                          StepOp::kPreparePieces, StepOp::kFillKv, StepOp::kStop}) {
+                          StepOp::kPreparePieces, StepOp::kFillKv, StepOp::kStop, StepOp::kGatherRanges}) {
     std::vector<std::byte> bytes;
     encode_step({.op = op, .arguments = {7, 8, 9}}, nullptr, bytes);
     EXPECT_EQ(bytes.size(), kStepHeadBytes);

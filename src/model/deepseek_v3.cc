@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "comm/communicator.h"
 #include "model/layers.h"
+#include "model/range_observer.h"
 #include "tensor/bf16.h"
 #include "tensor/fp8.h"
 
@@ -239,6 +240,13 @@ Status DeepseekV3Model::check_ranks() const {
   if (layout_.slice.world_size == 1 || communicator_ != nullptr) return {};
   return make_error(ErrorCode::kUnavailable, "rank {} of {} is not connected to the others", layout_.slice.rank,
                     layout_.slice.world_size);
+}
+
+Status DeepseekV3Model::gather_ranges() {
+  if (layout_.slice.world_size == 1) return {};
+  HADAL_RETURN_IF_ERROR(check_ranks());
+  if (ranges_ == nullptr) return make_error(ErrorCode::kInternal, "rank {} measures no ranges", layout_.slice.rank);
+  return ranges_->gather(*communicator_);
 }
 
 // ws.normed is free by now: rows are gathered as they are normalised.

@@ -43,6 +43,7 @@ class DeepseekV3Model final : public ForwardModel {
   void set_communicator(Communicator* communicator) override;
   PartialLogits partial_logits(int64_t idx) const override { return head_.partial(idx); }
   const StepProfile& profile() const override { return runner_.profile(); }
+  Status gather_ranges() override;
   void fill_kv(uint64_t seed) override;
 
  private:

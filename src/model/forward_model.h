@@ -123,6 +123,10 @@ class ForwardModel {
   // Sums over all steps so far; one that ran in pieces counts when it is finished.
   virtual const StepProfile& profile() const = 0;
 
+  // Of a model that is calibrated (range_observer.h) on several ranks: raises the ranges that rank 0 has seen by those
+  // of the others. Between steps. Errors: as forward().
+  virtual Status gather_ranges() { return {}; }
+
   // For benchmarks: fills the whole cache with pseudo-random rows of unit scale, so that steps at a depth can be timed
   // without computing what precedes them.
   virtual void fill_kv(uint64_t seed) = 0;

@@ -27,10 +27,6 @@ Expected<std::unique_ptr<ForwardModel>> load_deepseek_v3(const std::filesystem::
     return tl::unexpected<Error>(std::move(problems[0]).in(dir.string()));
   }
   HADAL_RETURN_IF_ERROR(check_rank_slice(*config, options.slice));
-  if (options.ranges != nullptr && options.slice.world_size > 1) {
-    return make_error(ErrorCode::kUnsupported, "calibration observes a whole model: it runs on one rank, not on {}",
-                      options.slice.world_size);
-  }
   const KernelTable& kernels = options.kernels != nullptr ? *options.kernels : kernels_for(available_isas().back());
   const CpuTopology topology = detect_topology();
   ThreadPoolOptions pool_options;

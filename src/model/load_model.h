@@ -24,13 +24,12 @@ struct LoadOptions {
   LoadProgress progress;                 // may be empty
   ForwardObserver observer;              // may be empty
   NumericsPlan numerics;                 // default: weights as stored, nothing quantised
-  RangeObserver* ranges = nullptr;       // calibration: outlives the model
+  RangeObserver* ranges = nullptr;       // calibration: outlives the model; on all ranks or none
   RankSlice slice;                       // what of it this rank loads; with others: set_communicator() before a step
 };
 
 // Checks the folder, then loads the rank's part of it. Errors: the first problem that inspect_model() would list,
-// check_rank_slice()'s, kUnsupported (calibration of one rank among several), or kResourceExhausted before any weight
-// is read.
+// check_rank_slice()'s, or kResourceExhausted before any weight is read.
 Expected<std::unique_ptr<ForwardModel>> load_deepseek_v3(const std::filesystem::path& dir, const LoadOptions& options);
 
 }  // namespace hadal

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "comm/communicator.h"
 #include "model/range_passes.h"
 #include "model/weight_ranges.h"
 #include "model/weights.h"
@@ -78,20 +79,34 @@ Status RangeObserver::resume(RangeSet set) {
   return {};
 }
 
+Status RangeObserver::gather(Communicator& ranks) {
+  std::vector<float> values = range_values(set_);
+  const auto bytes = std::as_writable_bytes(std::span(values));
+  if (ranks.rank() != 0) return ranks.send(bytes, 0);
+  for (int rank = 1; rank < ranks.world_size(); ++rank) {
+    HADAL_RETURN_IF_ERROR(ranks.recv(bytes, rank));
+    if (Status raised = raise_range_values(set_, values); !raised) {
+      return forward_error(std::move(raised), fmt::format("rank {}", rank));
+    }
+  }
+  return {};
+}
+
 void RangeObserver::measure_weights(const StepContext& step, const LayerWeights& weights, int64_t layer_idx) {
   LayerRanges& ranges = layer(layer_idx);
   if (ranges.kv_a_weight != kUnmeasured) return;
   raise_by_rows(weights.q_a, {&ranges.q_a_weight, set_.dims.q_lora_rank > 0 ? size_t{1} : size_t{0}});
   raise_by_rows(weights.kv_a, {&ranges.kv_a_weight, 1});
-  raise_by_rows(weights.q, ranges.q_b_weight);
-  raise_by_cols(weights.o, ranges.o_weight);
+  raise_by_rows(weights.q, own_part(step, ranges.q_b_weight));
+  raise_by_cols(weights.o, own_part(step, ranges.o_weight));
+  const std::span<float> kv_b_weight = own_part(step, ranges.kv_b_weight);
   for (size_t head = 0; head < weights.heads.size(); ++head) {
-    raise_by_rows(weights.heads[head].w_uk, {&ranges.kv_b_weight[head], 1});
-    raise_by_rows(weights.heads[head].w_uv, {&ranges.kv_b_weight[head], 1});
+    raise_by_rows(weights.heads[head].w_uk, kv_b_weight.subspan(head, 1));
+    raise_by_rows(weights.heads[head].w_uv, kv_b_weight.subspan(head, 1));
   }
-  raise_by_rows(weights.mlp.gate, ranges.gate_up_weight);
-  raise_by_rows(weights.mlp.up, ranges.gate_up_weight);
-  raise_by_cols(weights.mlp.down, ranges.down_weight);
+  raise_by_rows(weights.mlp.gate, own_part(step, ranges.gate_up_weight));
+  raise_by_rows(weights.mlp.up, own_part(step, ranges.gate_up_weight));
+  raise_by_cols(weights.mlp.down, own_part(step, ranges.down_weight));
   const auto num_experts = static_cast<int64_t>(weights.experts.size());
   step.runner.for_each(StepPhase::kNorms, num_experts, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
@@ -154,17 +169,19 @@ void RangeObserver::observe_expanded(const StepContext& step, const LayerWeights
     return largest(y, count * w.rows, act);
   };
   const int64_t heads = config.num_attention_heads;
+  const std::span<float> sdpa_q = own_part(step, ranges.sdpa_q), sdpa_k = own_part(step, ranges.sdpa_k);
+  const std::span<float> sdpa_v = own_part(step, ranges.sdpa_v), sdpa_out = own_part(step, ranges.sdpa_out);
   step.runner.for_each(StepPhase::kNorms, heads, [&](int64_t begin, int64_t end, int worker_idx) {
     for (int64_t h = begin; h < end; ++h) {
       const auto head = static_cast<size_t>(h);
-      raise_range(ranges.sdpa_k[head], std::max(rope_max, product_max(weights.heads[head].w_uk, worker_idx)));
-      raise_range(ranges.sdpa_v[head], product_max(weights.heads[head].w_uv, worker_idx));
+      raise_range(sdpa_k[head], std::max(rope_max, product_max(weights.heads[head].w_uk, worker_idx)));
+      raise_range(sdpa_v[head], product_max(weights.heads[head].w_uv, worker_idx));
       for (int64_t order = 0; order < count; ++order) {
         const int64_t row = step.plan.row_of_order[static_cast<size_t>(order)];
         const std::byte* q = step.ws.q_rotated.at(row, h * config.qk_head_dim());
         const std::byte* out = step.ws.attention_out.at(order, h * config.v_head_dim);
-        raise_range(ranges.sdpa_q[head], largest(q, config.qk_head_dim(), act));
-        raise_range(ranges.sdpa_out[head], largest(out, config.v_head_dim, act));
+        raise_range(sdpa_q[head], largest(q, config.qk_head_dim(), act));
+        raise_range(sdpa_out[head], largest(out, config.v_head_dim, act));
       }
     }
   });
@@ -180,10 +197,11 @@ void RangeObserver::observe_attention(const StepContext& step, const LayerWeight
   observe_expanded(step, weights, kv, ranges);
   raise_range(ranges.softmax, 1);  // the first position's probability
   const int64_t v_head_dim = step.config.v_head_dim;
+  const std::span<float> o_in = own_part(step, ranges.o_in);
   step.runner.for_each(StepPhase::kNorms, step.config.num_attention_heads, [&](int64_t begin, int64_t end, int) {
     for (int64_t head = begin; head < end; ++head) {
       for (int64_t order = 0; order < step.num_tokens; ++order) {
-        raise_range(ranges.o_in[static_cast<size_t>(head)],
+        raise_range(o_in[static_cast<size_t>(head)],
                     largest(step.ws.attention_out.at(order, head * v_head_dim), v_head_dim, step.kernels.act_dtype));
       }
     }
@@ -219,10 +237,13 @@ void RangeObserver::observe_absorbed(const StepContext& step, int64_t layer_idx,
       raise_range(own[2 * heads + first_head + h], seen[h].block2batch);
     }
   });
+  const std::span<float> absorbed_q = own_part(step, ranges.absorbed_q);
+  const std::span<float> batch2block = own_part(step, ranges.batch2block);
+  const std::span<float> block2batch = own_part(step, ranges.block2batch);
   for (size_t head = 0; head < heads; ++head) {
-    raise_range(ranges.absorbed_q[head], slots[head]);
-    raise_range(ranges.batch2block[head], slots[heads + head]);
-    raise_range(ranges.block2batch[head], slots[2 * heads + head]);
+    raise_range(absorbed_q[head], slots[head]);
+    raise_range(batch2block[head], slots[heads + head]);
+    raise_range(block2batch[head], slots[2 * heads + head]);
   }
 }
 

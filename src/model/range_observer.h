@@ -4,6 +4,9 @@
 // here as it does: expanded keys and values by the model's linears, decode attention in blocks of 128 tokens
 // (kernels/quant_attention.h), the combined expert output of each rank of the world sizes asked for. Facts:
 // spec/gaudi-pipeline.md 3.2.
+//
+// Of a model on several ranks each has an observer, which sees its rank's heads, leaves and experts; gather() makes the
+// whole of them, bit for bit what one rank sees (of the same expert_parallel).
 #pragma once
 
 #include <cstdint>
@@ -18,6 +21,7 @@
 
 namespace hadal {
 
+class Communicator;
 struct LayerWeights;
 struct StepContext;
 
@@ -32,8 +36,12 @@ class RangeObserver {
   // rank_share() refuses, and for dimensions that check_range_dims() does.
   static Expected<RangeObserver> create(const ModelConfig& config, std::vector<int64_t> world_sizes);
 
-  // Ranges so far. Weights are measured when their layer is first run.
+  // Ranges so far: of this rank, on rank 0 those of the last gather() too. Weights are measured when their layer is
+  // first run.
   const RangeSet& ranges() const { return set_; }
+  // On all ranks at once, between steps: raises rank 0's ranges by those of the others. Errors: the communicator's;
+  // kCorrupt naming the rank whose ranges are of another model.
+  Status gather(Communicator& ranks);
   // Continues from an earlier run: replaces the ranges. Errors: kInvalidArgument (another model or other world sizes).
   Status resume(RangeSet set);
 
@@ -45,6 +53,8 @@ class RangeObserver {
   using ArgsOfItem = std::function<AbsorbedAttentionArgs(int64_t item)>;
   void observe_absorbed(const StepContext& step, int64_t layer_idx, int64_t num_items, const ArgsOfItem& args_of);
   // Before the input of down_proj is quantised: ws.mlp_h of a dense layer, ws.expert_h and ws.mlp_h of a MoE layer.
+  // Overwrites ws.delta, and sums over the ranks: for the expert outputs. A sum that fails leaves them as they were;
+  // the layer's own sum, which comes next, then fails too.
   void observe_mlp(const StepContext& step, const LayerWeights& layer, int64_t layer_idx);
 
  private:
@@ -63,7 +73,6 @@ class RangeObserver {
   std::vector<int64_t> world_sizes_;
   std::vector<std::byte> latents_;   // [expanded tokens, kv_lora_rank] act
   std::vector<std::byte> scratch_;   // per worker
-  std::vector<float> expert_sums_;   // [tokens, hidden]
   std::vector<float> worker_slots_;  // per worker
 };
 

@@ -1,6 +1,6 @@
 // The MLP half of RangeObserver: dense, shared and routed experts.
+#include <algorithm>
 #include <cmath>
-#include <utility>
 
 #include "model/range_observer.h"
 #include "model/range_passes.h"
@@ -12,9 +12,10 @@ namespace hadal {
 void RangeObserver::observe_mlp(const StepContext& step, const LayerWeights& weights, int64_t layer_idx) {
   LayerRanges& ranges = layer(layer_idx);
   const DType act = step.kernels.act_dtype;
-  const size_t leaves = ranges.down_in.size();
+  const std::span<float> down_in = own_part(step, ranges.down_in);
+  const size_t leaves = down_in.size();
   const int64_t leaf_cols = leaves > 0 ? weights.mlp.down.cols / static_cast<int64_t>(leaves) : 0;
-  std::vector<float> slots(ranges.down_in);
+  std::vector<float> slots(down_in.begin(), down_in.end());
   slots.push_back(ranges.mlp_in);
   raise_in_parallel(step, step.num_tokens, slots, worker_slots_,
                     [&](int64_t row, std::span<float> own, int /*worker_idx*/) {
@@ -25,23 +26,25 @@ void RangeObserver::observe_mlp(const StepContext& step, const LayerWeights& wei
                       raise_range(own[leaves], largest(step.ws.normed.at(row), step.config.hidden_size, act));
                     });
   ranges.mlp_in = slots.back();
-  slots.pop_back();
-  ranges.down_in = slots;
+  std::copy_n(slots.begin(), leaves, down_in.begin());
   if (weights.is_moe) observe_experts(step, weights, ranges);
 }
 
 void RangeObserver::observe_experts(const StepContext& step, const LayerWeights& weights, LayerRanges& ranges) {
   const std::vector<int64_t>& offsets = step.ws.expert_offsets;
-  const auto num_experts = static_cast<int64_t>(weights.experts.size());
-  step.runner.for_each(StepPhase::kNorms, num_experts, [&](int64_t begin, int64_t end, int) {
+  // Every rank knows where all tokens go, and has rows of its own experts alone.
+  for (size_t expert = 0; expert < ranges.expert_tokens.size(); ++expert) {
+    ranges.expert_tokens[expert] += static_cast<uint64_t>(offsets[expert + 1] - offsets[expert]);
+  }
+  const IndexRange& mine = step.layout.experts;
+  step.runner.for_each(StepPhase::kNorms, mine.size(), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
-      const auto expert = static_cast<size_t>(i);
+      const auto expert = static_cast<size_t>(mine.begin + i);
       float amax = 0;
       for (int64_t row = offsets[expert]; row < offsets[expert + 1]; ++row) {
         raise_range(amax, largest(step.ws.expert_h.at(row), step.config.moe_intermediate_size, step.kernels.act_dtype));
       }
       raise_range(ranges.expert_down_in[expert], amax);
-      ranges.expert_tokens[expert] += static_cast<uint64_t>(offsets[expert + 1] - offsets[expert]);
     }
   });
   for (const int64_t world_size : world_sizes_) {
@@ -55,36 +58,30 @@ void RangeObserver::observe_moe_output(const StepContext& step, const LayerWeigh
                                        std::span<float> ranks) {
   const Workspace& ws = step.ws;
   const int64_t hidden = step.config.hidden_size;
-  expert_sums_.resize(static_cast<size_t>(step.num_tokens * hidden));
+  const IndexRange& mine = step.layout.experts;
   for (int64_t rank = 0; rank < world_size; ++rank) {
     const RankShare share = rank_share(set_.dims, rank, world_size).value();  // create() asked for rank 0's
+    float& slot = ranks[static_cast<size_t>(rank)];
+    raise_range(slot, 0);
+    const std::vector<int64_t>& offsets = ws.expert_offsets;
+    if (offsets[static_cast<size_t>(share.expert_begin)] == offsets[static_cast<size_t>(share.expert_end)]) continue;
     std::vector<DownSource> sources;
-    for (int64_t i = share.expert_begin; i < share.expert_end; ++i) {
+    for (int64_t i = std::max(share.expert_begin, mine.begin); i < std::min(share.expert_end, mine.end); ++i) {
       const auto expert = static_cast<size_t>(i);
-      const int64_t begin = ws.expert_offsets[expert], count = ws.expert_offsets[expert + 1] - begin;
+      const int64_t begin = offsets[expert], count = offsets[expert + 1] - begin;
       if (count == 0) continue;
       sources.push_back({.w = &weights.experts[expert].down,
                          .h = ws.expert_h.at(begin),
                          .ldh = ws.expert_h.stride,
                          .num_tokens = count,
                          .y_rows = ws.expert_rows + begin,
-                         .weights = ws.grouped_weights + begin});
+                         .weights = ws.grouped_weights + begin,
+                         .leaf = step.layout.leaf_of(i)});
     }
-    float& slot = ranks[static_cast<size_t>(rank)];
-    raise_range(slot, 0);
-    if (sources.empty()) continue;
-    const DownArgs args = {.sources = sources,
-                           .num_leaves = num_leaves_for({step.config.moe_intermediate_size}),
-                           .num_tokens = step.num_tokens,
-                           .y = expert_sums_.data(),
-                           .ldy = hidden};
-    HADAL_CHECK(step.kernels.down_scratch_bytes(args) <= ws.scratch_bytes, "workspace too small for down");
-    step.runner.for_each(StepPhase::kExperts, sources.front().w->num_panels(),
-                         [&](int64_t begin, int64_t end, int worker_idx) {
-                           step.kernels.down(args, begin, end, ws.scratch_of(worker_idx));
-                         });
+    // A communicator that fails does so from then on: the sum that follows in the layer reports it.
+    if (!run_down(step, StepPhase::kExperts, sources, step.layout.moe_leaves)) return;
     raise_in_parallel(step, step.num_tokens, {&slot, 1}, worker_slots_, [&](int64_t row, std::span<float> own, int) {
-      const float amax = largest_f32(expert_sums_.data() + row * hidden, hidden);
+      const float amax = largest_f32(ws.delta + row * hidden, hidden);
       raise_range(own[0], round_to_bf16(amax / step.config.router.routed_scaling_factor));
     });
   }

@@ -44,6 +44,13 @@ void raise_in_parallel(const StepContext& step, int64_t num_items, std::span<flo
   for (size_t i = 0; i < buffer.size(); ++i) raise_range(slots[i % slots.size()], buffer[i]);
 }
 
+// Of a list by heads or by leaves of the whole model, the values of this rank.
+inline std::span<float> own_part(const StepContext& step, std::vector<float>& whole) {
+  const RankSlice& slice = step.layout.slice;
+  const size_t size = whole.size() / static_cast<size_t>(slice.world_size);
+  return std::span(whole).subspan(static_cast<size_t>(slice.rank) * size, size);
+}
+
 // Scratch areas: pieces of 64 bytes in a vector that has 64 to spare.
 inline int64_t align_up(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 

@@ -25,7 +25,7 @@ float value_of(uint32_t magnitude) {
   return value;
 }
 
-// Largest magnitudes of the 32 rows of a panel over columns [begin, end).
+// Largest magnitudes of the 32 rows of a panel over columns [begin, end), counted from its first pair.
 template <typename Bits>
 std::array<float, kPanelRows> panel_magnitudes(const std::byte* panel, int64_t begin, int64_t end) {
   const auto* elements = reinterpret_cast<const Bits*>(panel);
@@ -62,22 +62,25 @@ std::array<float, kPanelRows> magnitudes_of(const PackedMatrix& w, int64_t panel
 }
 
 // fn(row, col_begin, amax) for every row and every piece of its columns that is cut at multiples of cols_per_unit and,
-// with block scales, at blocks.
+// with block scales, at blocks of the whole matrix.
 template <typename Fn>
 void for_each_piece(const PackedMatrix& w, int64_t cols_per_unit, Fn fn) {
   const bool has_blocks = w.dtype == DType::kF8E4M3;
+  const int64_t lead = w.col_offset % 2;  // columns of the first pair that another part has
   for (int64_t panel = 0; panel < w.num_panels(); ++panel) {
-    const int64_t num_rows = std::min(kPanelRows, w.rows - panel * kPanelRows);
+    const int64_t first_lane = panel == 0 ? w.row_offset : 0;
+    const int64_t first_row = panel * kPanelRows + first_lane - w.row_offset;
+    const int64_t num_rows = std::min(kPanelRows - first_lane, w.rows - first_row);
     for (int64_t begin = 0; begin < w.cols;) {
       int64_t end = std::min(w.cols, (begin / cols_per_unit + 1) * cols_per_unit);
-      if (has_blocks) end = std::min(end, (begin / kScaleBlock + 1) * kScaleBlock);
-      const float scale =
-          has_blocks ? std::fabs(round_to_bf16(w.scales[panel * w.num_scale_cols() + begin / kScaleBlock])) : 1.0f;
-      const auto magnitudes = magnitudes_of(w, panel, begin, end);
-      for (int64_t lane = 0; lane < num_rows; ++lane) {
-        const int64_t row = panel * kPanelRows + lane;
+      const int64_t block = (w.col_offset + begin) / kScaleBlock;
+      if (has_blocks) end = std::min(end, (block + 1) * kScaleBlock - w.col_offset);
+      const float scale = has_blocks ? std::fabs(round_to_bf16(w.scales[panel * w.num_scale_cols() + block])) : 1.0f;
+      const auto magnitudes = magnitudes_of(w, panel, lead + begin, lead + end);
+      for (int64_t i = 0; i < num_rows; ++i) {
+        const int64_t row = first_row + i;
         const float row_scale = w.row_scales != nullptr ? std::fabs(w.row_scales[row]) : 1.0f;
-        fn(row, begin, round_to_bf16(magnitudes[static_cast<size_t>(lane)] * scale * row_scale));
+        fn(row, begin, round_to_bf16(magnitudes[static_cast<size_t>(first_lane + i)] * scale * row_scale));
       }
       begin = end;
     }

@@ -72,6 +72,20 @@ void merge_layer(LayerRanges& into, const LayerRanges& from) {
   }
 }
 
+// In the order of range_values().
+template <typename Set, typename Fn>
+void for_each_value(Set& set, Fn fn) {
+  for (auto& layer : set.layers) {
+    for (const RangeScalarField& field : range_scalar_fields()) fn(layer.*field.member);
+    for (const RangeListField& field : range_list_fields()) {
+      for (auto& value : layer.*field.member) fn(value);
+    }
+    for (auto& [world_size, values] : layer.moe_out) {
+      for (auto& value : values) fn(value);
+    }
+  }
+}
+
 void merge_text(std::string& into, const std::string& from) {
   if (into.empty()) {
     into = from;
@@ -167,6 +181,22 @@ Status merge_range_set(RangeSet& into, const RangeSet& from) {
   HADAL_RETURN_IF_ERROR(check_range_set(from));
   for (size_t l = 0; l < into.layers.size(); ++l) merge_layer(into.layers[l], from.layers[l]);
   merge_provenance(into.provenance, from.provenance);
+  return {};
+}
+
+std::vector<float> range_values(const RangeSet& set) {
+  std::vector<float> values;
+  for_each_value(set, [&](float value) { values.push_back(value); });
+  return values;
+}
+
+Status raise_range_values(RangeSet& set, std::span<const float> values) {
+  const size_t expected = range_values(set).size();
+  if (values.size() != expected) {
+    return make_error(ErrorCode::kCorrupt, "{} ranges where the model has {}", values.size(), expected);
+  }
+  size_t next = 0;
+  for_each_value(set, [&](float& value) { raise_range(value, values[next++]); });
   return {};
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -115,6 +116,12 @@ Status check_range_set(const RangeSet& set);
 
 // Raises `into` by `from`; counts add up. Errors: kInvalidArgument naming the first dimension that differs.
 Status merge_range_set(RangeSet& into, const RangeSet& from);
+
+// The magnitudes of a set, without its counts, as one list: its length and order follow from the dims and from the
+// world sizes of moe_out.
+std::vector<float> range_values(const RangeSet& set);
+// Raises them by those of another set. Errors: kCorrupt: another number of values; `set` is as it was.
+Status raise_range_values(RangeSet& set, std::span<const float> values);
 
 // First differing field of two dims as "n_routed_experts is 256, expected 384", or "".
 std::string dims_difference(const RangeDims& found, const RangeDims& expected);

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -70,6 +71,46 @@ TEST(RangeSet, MergeRefusesAnotherModel) {
   const auto merged = merge_range_set(a, make_range_set(other));
   ASSERT_FALSE(merged.has_value());
   EXPECT_NE(merged.error().message.find("n_routed_experts is 16, expected 8"), std::string::npos);
+}
+
+// What ranks hand over: parts that lie beside each other make the whole.
+TEST(RangeSet, IsRaisedByTheValuesOfItsParts) {
+  const RangeSet whole = numbered_ranges(small_dims());
+  RangeSet parts[2] = {whole, whole}, merged = make_range_set(small_dims());
+  for (size_t l = 0; l < whole.layers.size(); ++l) {
+    merged.layers[l].expert_tokens = whole.layers[l].expert_tokens;  // counts are not handed over
+    for (const auto& [world_size, values] : whole.layers[l].moe_out) {
+      merged.layers[l].moe_out[world_size].assign(values.size(), kUnmeasured);
+    }
+    for (const RangeListField& field : range_list_fields()) {
+      const auto half = static_cast<int64_t>((whole.layers[l].*field.member).size() / 2);
+      auto &first = parts[0].layers[l].*field.member, &second = parts[1].layers[l].*field.member;
+      std::fill(first.begin() + half, first.end(), kUnmeasured);
+      std::fill(second.begin(), second.begin() + half, kUnmeasured);
+    }
+  }
+  for (const RangeSet& part : parts) ASSERT_TRUE(raise_range_values(merged, range_values(part)).has_value());
+  EXPECT_TRUE(equal(merged, whole));
+  ASSERT_TRUE(raise_range_values(merged, range_values(parts[0])).has_value());
+  EXPECT_TRUE(equal(merged, whole)) << "twice is once";
+}
+
+TEST(RangeSet, ValuesOfAnotherModelAreRefused) {
+  RangeSet set = numbered_ranges(small_dims());
+  const RangeSet before = set;
+  std::vector<float> values(range_values(set).size(), 1e9f);
+  for (const size_t size : {size_t{0}, values.size() - 1}) {
+    const auto raised = raise_range_values(set, std::span(values).first(size));
+    ASSERT_FALSE(raised.has_value());
+    EXPECT_EQ(raised.error().code, ErrorCode::kCorrupt);
+    EXPECT_EQ(raised.error().message, fmt::format("{} ranges where the model has {}", size, values.size()));
+    EXPECT_TRUE(equal(set, before));
+  }
+  // Values that no tensor has are found before they are written.
+  values.assign(values.size(), 1);
+  values[1] = std::numeric_limits<float>::infinity();
+  ASSERT_TRUE(raise_range_values(set, values).has_value());
+  EXPECT_FALSE(check_range_set(set).has_value());
 }
 
 TEST(RangeSet, NaNIsNotOverwrittenAndIsFound) {

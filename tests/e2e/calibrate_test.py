@@ -1,5 +1,5 @@
 """`hadal calibrate` on models/nano: INC's file set for several world sizes from one run, equal to the merged ranges;
-killed at any moment and resumed, the same bytes; nothing older is ever lost."""
+killed at any moment and resumed, the same bytes, as on any number of ranks; nothing older is ever lost."""
 import json
 import os
 import random
@@ -49,6 +49,17 @@ def calibrate(folder: Path, *flags: str, **changed) -> subprocess.CompletedProce
 def results(folder: Path) -> dict:
     """Name -> bytes of every file that a run leaves, whatever was there before."""
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
+
+
+def ranks_of(pid: int) -> list:
+    """Process ids of the other ranks that a run has started."""
+    found = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        try:
+            found += [int(word) for word in Path(f"/proc/{pid}/task/{task}/children").read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
 
 
 def node_values(node: dict) -> dict:
@@ -167,6 +178,64 @@ class CalibrateTest(unittest.TestCase):
         done = calibrate(texts, data=Path(self.root.name) / "documents.txt")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn(f"Got {PROMPTS} prompts", done.stdout)
+
+    def test_several_ranks_measure_the_same(self):
+        for num_ranks in (2, 4):
+            folder = self.folder()
+            done = calibrate(folder, "--tensor-parallel-size", str(num_ranks), threads=1)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(f"rank {num_ranks - 1}", done.stdout)
+            self.assertEqual(results(folder), results(self.whole), num_ranks)
+
+    def test_several_ranks_with_experts_whole(self):
+        one, two = self.folder(), self.folder()
+        for folder, flags in ((one, ()), (two, ("--tensor-parallel-size", "2"))):
+            done = calibrate(folder, "--enable-expert-parallel", *flags, threads=1)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(results(two), results(one))
+        # Their sums are others in the last bit, so a run cannot change over.
+        self.expect_error(calibrate(one, "--resume"), "--resume of another run", "expert_parallel is true there")
+
+    def lose_a_rank(self, signal_number: int, *flags: str) -> tuple:
+        """Starts a run on two ranks and ends rank 1 after the first checkpoint. Returns the folder, what the run says
+        and how many prompts were finished. A run that was over by then is no test: another one is started."""
+        for _ in range(10):
+            folder = self.folder()
+            partial = folder / "hadal_ranges_partial.json"
+            with subprocess.Popen(command(folder, "--tensor-parallel-size", "2", *flags, batch=1, threads=1,
+                                          checkpoint_interval=0), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                  text=True) as run:
+                while run.poll() is None and not partial.exists():
+                    time.sleep(0.005)
+                for pid in ranks_of(run.pid) if run.poll() is None else ():
+                    os.kill(pid, signal_number)
+                errors = run.communicate(timeout=120)[1]
+            if run.returncode == 0:
+                continue
+            self.assertEqual(run.returncode, 1, errors)
+            num_prompts = json.loads(partial.read_text())["provenance"]["num_prompts"]
+            if num_prompts < PROMPTS:
+                return folder, errors, num_prompts
+        self.fail("no run was caught half way")
+
+    def test_a_lost_rank_is_named_and_the_run_goes_on(self):
+        for signal_number, flags in ((signal.SIGKILL, ()), (signal.SIGSTOP, ("--rank-timeout", "2"))):
+            folder, errors, num_prompts = self.lose_a_rank(signal_number, *flags)
+            self.assertRegex(errors, r"hadal: .*rank 1.*--resume goes on after the last checkpoint")
+            # On as many ranks as before, or on one.
+            again = ("--tensor-parallel-size", "2") if signal_number == signal.SIGKILL else ()
+            done = calibrate(folder, "--resume", *again, batch=1, threads=1)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(f"Going on after {num_prompts} of {PROMPTS} prompts", done.stdout)
+            self.assertEqual(results(folder), results(self.whole))
+
+    def test_ranks_that_cannot_be_are_refused(self):
+        folder = self.folder()
+        self.expect_error(calibrate(folder, "--tensor-parallel-size", "3"), "--tensor-parallel-size 3",
+                          "1, 2, 4, 8 or 16 parts")
+        self.expect_error(calibrate(folder, "--tensor-parallel-size", "2", "--nnodes", "2"), "--master-addr")
+        self.expect_error(calibrate(folder, "--restart-limit", "2"), "--restart-limit")
+        self.assertFalse(folder.exists(), "a refused run leaves nothing behind")
 
     def test_killed_and_resumed_gives_the_same_bytes(self):
         folder = self.folder()

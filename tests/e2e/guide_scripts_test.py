@@ -140,13 +140,13 @@ class ApiServer(unittest.TestCase):
 class Calibration(unittest.TestCase):
     def test_options_become_those_of_calibrate(self):
         done = run("run_inc_calib.sh", "--model", "/m", "--wd", "16", "--nprompts", "5000", "--data", "d.txt", "--dry-run",
-                   "--", "--resume")
+                   "--", "--tensor-parallel-size", "2", "--resume")
         words = shlex.split(done.stdout)
         self.assertEqual(words[:2], [str(BINARY), "calibrate"])
         for flag, value in (("--model", "/m"), ("--wd", "16"), ("--nprompts", "5000"), ("--data", "d.txt"),
                             ("--output", f"{REPOSITORY}/scripts/nc_workspace_measure_kvcache")):
             self.assertEqual(words[words.index(flag) + 1], value, flag)
-        self.assertEqual(words[-1], "--resume")
+        self.assertEqual(words[-3:], ["--tensor-parallel-size", "2", "--resume"])
 
     def test_it_measures_and_keeps_the_log(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,10 @@
-"""Two nodes: the same tokens as one process, and lost ranks of the other node come back."""
+"""Two nodes: the same tokens and ranges as one process, and lost ranks of the other node come back."""
 import os
 import signal
 import subprocess
+import tempfile
 import unittest
+from pathlib import Path
 
 from ranks import all_answers, answer_of, children, fixed_requests, health, num_restarts, wait_until
 from network_namespaces import Nodes, main, why_not
@@ -39,6 +41,29 @@ class Namespaces(unittest.TestCase):
                 self.assertEqual(all_answers(server), expected)
                 self.assertEqual(server.stop(signal.SIGTERM), 0)
                 self.assertEqual(server.stop_worker(), 0, server.worker_lines)
+
+    def test_calibration(self):
+        with tempfile.TemporaryDirectory() as folder:
+            server = TwoNodeServer(self.nodes, 2)
+            binary = server.command[server.command.index("serve") - 1]
+            flags = [binary, "calibrate", "--model", "models/nano", "--data", "models/nano/calibration.jsonl",
+                     "--threads", "1", "--nprompts", "4", "--prompt-len", "128", "--osl", "4", "--wd", "2"]
+            subprocess.run([*flags, "-o", f"{folder}/one"], check=True, cwd="../..", capture_output=True, timeout=300)
+            flags += ["--tensor-parallel-size", "2", "--nnodes", "2", "--master-addr", self.nodes.address(0)]
+            with subprocess.Popen(self.nodes.command(1, *flags, "--node-rank", "1", "--headless"), env=server.env,
+                                  cwd="../..", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as other:
+                done = subprocess.run(self.nodes.command(0, *flags, "-o", f"{folder}/two"), env=server.env, cwd="../..",
+                                      capture_output=True, text=True, timeout=300)
+                if done.returncode != 0:
+                    other.kill()
+                lines = other.communicate(timeout=60)[0]
+            self.assertEqual(done.returncode, 0, done.stderr + lines)
+            self.assertEqual(other.returncode, 0, lines)
+            self.assertIn("node 1", done.stdout)
+            one, two = (sorted(Path(folder, name).iterdir()) for name in ("one", "two"))
+            self.assertEqual([path.name for path in one], [path.name for path in two])
+            for a, b in zip(one, two):
+                self.assertEqual(a.read_bytes(), b.read_bytes(), a.name)
 
     def test_a_rank_of_the_other_node_is_killed(self):
         with TwoNodeServer(self.nodes, 2) as server:

@@ -35,6 +35,7 @@ struct FakeModelState {
   std::atomic<int64_t> num_restored{0};
   std::atomic<int64_t> num_opened{0};
   std::atomic<int64_t> num_dropped{0};
+  std::atomic<int64_t> num_gathered{0};
   // A clock that only the model's work moves.
   std::atomic<double> now_s{0};
   double step_s = 0;         // of a whole step,
@@ -63,6 +64,10 @@ class FakeModel final : public ForwardModel {
   Status restore() override;
   std::string trouble() const override { return state_->lost ? "rank 1 (node 0) was lost" : ""; }
   const StepProfile& profile() const override { return profile_; }
+  Status gather_ranges() override {
+    ++state_->num_gathered;
+    return {};
+  }
   void fill_kv(uint64_t) override {}
 
  private:

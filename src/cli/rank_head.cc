@@ -156,14 +156,20 @@ void RankHead::launch_event(const LaunchEvent& event) {
 
 // Tells the model, once per group.
 void RankHead::lose(const std::string& what) {
+  const std::lock_guard lost_lock(lost_mutex_);
   {
     const std::lock_guard lock(mutex_);
     if (!is_together_) return;
     is_together_ = false;
     state_ = what;
   }
-  const std::lock_guard lock(lost_mutex_);
   if (lost_) lost_(what);
+}
+
+void RankHead::disband() {
+  const std::lock_guard lost_lock(lost_mutex_);
+  const std::lock_guard lock(mutex_);
+  is_together_ = false;
 }
 
 void RankHead::on_loss(std::function<void(const std::string&)> lost) {
@@ -247,6 +253,7 @@ Expected<AssembledRanks> RankHead::assemble() {
     for (Peer& peer : peers_) {
       peer.has_joined = true;
       peer.last_nonce = peer.report.nonce;
+      peer.last_pid = peer.report.pid;
     }
     is_together_ = true;
     state_.clear();
@@ -366,7 +373,8 @@ Status RankHead::replace_silent(const std::vector<int>& missing, Clock::time_poi
       processes_->kill(rank);
     } else {
       HADAL_RETURN_IF_ERROR(count_restart(rank, "does not answer"));
-      HADAL_RETURN_IF_ERROR(store_->set(end_key(peer.node_rank, num_ends_[peer.node_rank]++), std::to_string(rank)));
+      HADAL_RETURN_IF_ERROR(
+          store_->set(end_key(peer.node_rank, num_ends_[peer.node_rank]++), write_rank_to_end({rank, peer.last_pid})));
     }
   }
   return {};

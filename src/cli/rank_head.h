@@ -42,6 +42,7 @@ class RankHead final : public RankAssembly {
   Expected<AssembledRanks> assemble() override;
   std::string state() const override;
   void cancel() override;
+  void disband() override;
   void on_loss(std::function<void(const std::string&)> lost) override;
 
   // Lines for people about the last assembly: a head, then one per rank.
@@ -60,6 +61,7 @@ class RankHead final : public RankAssembly {
     bool has_joined = false;  // and kept its weights since
     RankReport report;
     std::string last_nonce;  // of its process in the last group
+    int last_pid = 0;
   };
 
   explicit RankHead(RankHeadOptions options);
@@ -101,7 +103,7 @@ class RankHead final : public RankAssembly {
   bool cancelled_ = false;
   std::string state_, fatal_, transport_;
 
-  std::mutex lost_mutex_;  // held while it is called
+  std::mutex lost_mutex_;  // before mutex_; held while it is called
   std::function<void(const std::string&)> lost_;
 
   std::unique_ptr<RankProcesses> processes_;  // last: its callback uses the rest

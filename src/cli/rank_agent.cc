@@ -8,11 +8,11 @@
 #include <cstdlib>
 #include <deque>
 #include <mutex>
-#include <sstream>
 #include <thread>
 
 #include "base/log.h"
 #include "cli/command.h"
+#include "cli/rank_keys.h"
 #include "cli/rank_processes.h"
 #include "comm/rendezvous.h"
 
@@ -128,17 +128,17 @@ bool RankAgent::meet() {
 
 // Ends ranks that rank 0 says do not answer.
 void RankAgent::obey_rank_zero() {
-  if (!meet()) return;
-  const auto ranks = store_->get(end_key(options_.identity.node_rank, num_ends_), milliseconds(0));
-  if (!ranks) {
-    if (ranks.error().message.find("was not set") == std::string::npos) forget_rank_zero();
-    return;
-  }
-  ++num_ends_;
-  std::istringstream words(*ranks);
-  for (int rank = 0; words >> rank;) {
-    log_warning("rank 0 says that rank {} does not answer: it is ended", rank);
-    processes_.kill(rank);
+  while (meet()) {
+    const auto text = store_->get(end_key(options_.identity.node_rank, num_ends_), milliseconds(0));
+    if (!text) {
+      if (text.error().message.find("was not set") == std::string::npos) forget_rank_zero();
+      return;
+    }
+    ++num_ends_;
+    const auto end = parse_rank_to_end(*text);
+    if (!end || end->pid == 0 || processes_.pid_of(end->rank) != end->pid) continue;
+    log_warning("rank 0 says that rank {} (process {}) does not answer: it is ended", end->rank, end->pid);
+    processes_.kill(end->rank);
   }
 }
 

@@ -52,14 +52,20 @@ Status RankHead::listen() {
 
 // Tells the model, once per group.
 void RankHead::lose(const std::string& what) {
+  const std::lock_guard lost_lock(lost_mutex_);
   {
     const std::lock_guard lock(mutex_);
     if (!is_together_) return;
     is_together_ = false;
     state_ = what;
   }
-  const std::lock_guard lock(lost_mutex_);
   if (lost_) lost_(what);
+}
+
+void RankHead::disband() {
+  const std::lock_guard lost_lock(lost_mutex_);
+  const std::lock_guard lock(mutex_);
+  is_together_ = false;
 }
 
 void RankHead::on_loss(std::function<void(const std::string&)> lost) {
@@ -226,7 +232,8 @@ Status RankHead::replace_silent(const std::vector<int>& missing, Clock::time_poi
     }
     HADAL_RETURN_IF_ERROR(count_restart(rank, "does not answer"));
     const int node = peers_.node_of(rank);
-    HADAL_RETURN_IF_ERROR(store_->set(end_key(node, num_ends_[node]++), std::to_string(rank)));
+    HADAL_RETURN_IF_ERROR(
+        store_->set(end_key(node, num_ends_[node]++), write_rank_to_end({rank, peers_.last_pid(rank)})));
   }
   return {};
 }

@@ -38,6 +38,7 @@ class RankHead final : public RankAssembly {
   Expected<AssembledRanks> assemble() override;
   std::string state() const override;
   void cancel() override;
+  void disband() override;
   void on_loss(std::function<void(const std::string&)> lost) override;
 
   // Lines for people about the last assembly: a head, then one per rank.
@@ -78,7 +79,7 @@ class RankHead final : public RankAssembly {
   bool cancelled_ = false;
   std::string state_, fatal_, transport_;
 
-  std::mutex lost_mutex_;  // held while it is called
+  std::mutex lost_mutex_;  // before mutex_; held while it is called
   std::function<void(const std::string&)> lost_;
 
   RankPeers peers_;  // last: it calls lose() until it is gone

@@ -4,6 +4,17 @@
 
 namespace hadal {
 
+std::string write_rank_to_end(const RankToEnd& end) { return dump_json({{"rank", end.rank}, {"pid", end.pid}}); }
+
+Expected<RankToEnd> parse_rank_to_end(const std::string& text) {
+  HADAL_ASSIGN_OR_RETURN(const Json json, parse_json(text));
+  const auto has = [&](const char* name) {
+    return json.is_object() && json.contains(name) && json[name].is_number_integer();
+  };
+  if (!has("rank") || !has("pid")) return make_error(ErrorCode::kCorrupt, "no rank and process to end: {:.80}", text);
+  return RankToEnd{.rank = json["rank"].get<int>(), .pid = json["pid"].get<int>()};
+}
+
 std::string write_rank_report(const RankReport& report) {
   return dump_json({{"nonce", report.nonce},
                     {"error", report.error},

@@ -17,10 +17,19 @@ inline std::string ready_key(int generation, int rank) { return fmt::format("rea
 // By rank 0, to one rank: the nonce of its report, or kOver: take the next generation.
 inline std::string go_key(int generation, int rank) { return fmt::format("go/{}/{}", generation, rank); }
 inline constexpr const char* kOver = "over";
-// By rank 0, to the agent of a node, counting from 0: "3 5", ranks that do not answer and are to be ended.
+// By rank 0, to the agent of a node, counting from 0: RankToEnd. An agent that meets rank 0 again reads all again.
 inline std::string end_key(int node_rank, int number) { return fmt::format("end/{}/{}", node_rank, number); }
 // By an agent: how a rank of its node ended last, for people.
 inline std::string ended_key(int rank) { return fmt::format("ended/{}", rank); }
+
+// A rank that does not answer: this process of it is to be ended, not one that has taken its place since.
+struct RankToEnd {
+  int rank = 0;
+  int pid = 0;  // as it said itself
+};
+std::string write_rank_to_end(const RankToEnd& end);
+// Errors: kCorrupt.
+Expected<RankToEnd> parse_rank_to_end(const std::string& text);
 
 struct RankReport {
   std::string nonce;  // new with every process

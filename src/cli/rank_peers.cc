@@ -154,6 +154,7 @@ void RankPeers::note_group() {
   for (Peer& peer : peers_) {
     peer.has_joined = true;
     peer.last_nonce = peer.report.nonce;
+    peer.last_pid = peer.report.pid;
   }
 }
 
@@ -175,6 +176,11 @@ std::string RankPeers::describe(int rank) const { return fmt::format("rank {} (n
 RankReport RankPeers::report(int rank) const {
   const std::lock_guard lock(mutex_);
   return peers_[static_cast<size_t>(rank)].report;
+}
+
+int RankPeers::last_pid(int rank) const {
+  const std::lock_guard lock(mutex_);
+  return peers_[static_cast<size_t>(rank)].last_pid;
 }
 
 }  // namespace hadal

@@ -63,6 +63,7 @@ class RankPeers {
   int node_of(int rank) const { return peers_[static_cast<size_t>(rank)].node_rank; }
   std::string describe(int rank) const;  // "rank 3 (node 1)"
   RankReport report(int rank) const;
+  int last_pid(int rank) const;  // of its process in the last group, as it said itself
   std::vector<std::string> last_lines(int rank) const { return processes_.last_lines(rank); }
 
  private:
@@ -74,6 +75,7 @@ class RankPeers {
     bool has_joined = false;  // and kept its weights since
     RankReport report;
     std::string last_nonce;  // of its process in the last group
+    int last_pid = 0;        // the same one's
   };
 
   bool is_launched(const Peer& peer) const { return peer.node_rank > 0 && options_.launcher != nullptr; }

@@ -106,7 +106,12 @@ struct RankProcesses::Impl {
     const uint64_t one = 1;
     static_cast<void>(!::write(wake_fd, &one, sizeof one));
   }
+  // While stopping: whether nobody runs any more. Ends those that had their time.
   bool may_end();
+  int poll_ms() const {
+    const std::lock_guard lock(mutex);
+    return stopping ? 50 : -1;
+  }
 
   std::function<void(const RankExit&)> exited;
   int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -206,7 +211,6 @@ void RankProcesses::Impl::reap(int rank, Child& child) {
           .what = describe_exit(wait_status)});
 }
 
-// While stopping: whether nobody runs any more. Ends those that had their time.
 bool RankProcesses::Impl::may_end() {
   const std::lock_guard lock(mutex);
   if (!stopping) return false;
@@ -229,7 +233,7 @@ void RankProcesses::Impl::loop() {
       entries.push_back({.fd = child.output, .events = POLLIN, .revents = 0});
       entries.push_back({.fd = child.pidfd, .events = POLLIN, .revents = 0});
     }
-    poll(entries.data(), entries.size(), stopping ? 50 : -1);
+    poll(entries.data(), entries.size(), poll_ms());
     uint64_t ignored = 0;
     static_cast<void>(!::read(wake_fd, &ignored, sizeof ignored));
     size_t i = 1;

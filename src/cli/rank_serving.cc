@@ -25,6 +25,7 @@ class WatchedAssembly final : public RankAssembly {
   }
   std::string state() const override { return head_->state(); }
   void cancel() override { head_->cancel(); }
+  void disband() override { head_->disband(); }
   void on_loss(std::function<void(const std::string&)> lost) override { head_->on_loss(std::move(lost)); }
 
  private:

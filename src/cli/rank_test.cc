@@ -176,6 +176,15 @@ TEST(RankReport, ArrivesWhole) {
   }
 }
 
+TEST(RankToEnd, ArrivesWhole) {
+  const RankToEnd read = parse_rank_to_end(write_rank_to_end({.rank = 3, .pid = 4711})).value();
+  EXPECT_EQ(read.rank, 3);
+  EXPECT_EQ(read.pid, 4711);
+  for (const char* damaged : {"", "3 4711", "[3]", "{\"rank\":3}", "{\"rank\":3,\"pid\":\"4711\"}"}) {
+    EXPECT_FALSE(parse_rank_to_end(damaged)) << damaged;
+  }
+}
+
 // A child of RankProcesses is this test program; it runs one of these.
 bool is_child(const char* what) {
   const char* variable = std::getenv("RANK_TEST_CHILD");

@@ -4,6 +4,7 @@
 // Not encrypted: the token keeps strangers and stale ranks out, the network keeps readers out.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -19,6 +20,9 @@ struct RendezvousOptions {
   std::string token;    // the same for all ranks of one generation
   // What must be equal on all ranks: "version", "config", "model", "world size", "generation". Values are shown.
   std::map<std::string, std::string> facts;
+  // Of a rank that has connected. The server answers at once: this is for a network in trouble. A late answer is thrown
+  // away.
+  std::chrono::milliseconds answer_time{15'000};
 };
 
 // Serves until it is destroyed. Thread-safe; owns one thread. Strangers cost at most 128 connections of 16 KiB, for 10

@@ -17,8 +17,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr milliseconds kAnswerTime{15'000};  // the server answers at once; this is for a network that is in trouble
-
 milliseconds left_until(Clock::time_point deadline) {
   return std::max(milliseconds(0), std::chrono::duration_cast<milliseconds>(deadline - Clock::now()));
 }
@@ -53,7 +51,8 @@ const char* advice_for(int error) {
 
 class RendezvousClient final : public KeyValueStore {
  public:
-  RendezvousClient(int fd, std::string where) : fd_(fd), where_(std::move(where)) {}
+  RendezvousClient(int fd, std::string where, milliseconds answer_time)
+      : fd_(fd), where_(std::move(where)), answer_time_(answer_time) {}
   ~RendezvousClient() override { close(fd_); }
 
   Status hello(const RendezvousOptions& options, int rank, milliseconds timeout) {
@@ -63,12 +62,12 @@ class RendezvousClient final : public KeyValueStore {
   }
 
   Status set(const std::string& key, const std::string& value) override {
-    return ask({FrameKind::kSet, {key, value}}, kAnswerTime).map([](const Frame&) {});
+    return ask({FrameKind::kSet, {key, value}}, answer_time_).map([](const Frame&) {});
   }
 
   Expected<std::string> get(const std::string& key, milliseconds timeout) override {
     HADAL_ASSIGN_OR_RETURN(Frame answer,
-                           ask({FrameKind::kGet, {key, std::to_string(timeout.count())}}, timeout + kAnswerTime / 2));
+                           ask({FrameKind::kGet, {key, std::to_string(timeout.count())}}, timeout + answer_time_ / 2));
     if (answer.kind != FrameKind::kValue || answer.strings.size() != 1) {
       return make_error(ErrorCode::kUnavailable, "{}: key {} was not set within {} ms: a rank is missing", where_, key,
                         timeout.count());
@@ -80,13 +79,16 @@ class RendezvousClient final : public KeyValueStore {
   Expected<Frame> ask(const Frame& question, milliseconds timeout) {
     const std::lock_guard lock(mutex_);
     const auto deadline = Clock::now() + timeout;
-    HADAL_RETURN_IF_ERROR(write(encode_frame(question), deadline));
+    if (failure_) failure_ = write(encode_frame(question), deadline);  // half a question cannot be followed by another
+    if (!failure_) return forward_error(Status(failure_));
+    ++num_unanswered_;
     for (;;) {
       HADAL_ASSIGN_OR_RETURN(auto frame, take_frame(received_));
       if (!frame) {
         HADAL_RETURN_IF_ERROR(read(deadline));
         continue;
       }
+      if (--num_unanswered_ > 0) continue;  // came too late for who asked
       if (frame->kind != FrameKind::kRefusal) return std::move(*frame);
       return make_error(ErrorCode::kInvalidArgument, "{}: {}", where_,
                         frame->strings.empty() ? "refused" : frame->strings[0]);
@@ -124,8 +126,11 @@ class RendezvousClient final : public KeyValueStore {
 
   const int fd_;
   const std::string where_;
+  const milliseconds answer_time_;
   std::mutex mutex_;
   std::string received_;
+  int num_unanswered_ = 0;  // questions; answers come in their order
+  Status failure_;          // of sending
 };
 
 }  // namespace
@@ -150,7 +155,7 @@ Expected<std::unique_ptr<KeyValueStore>> connect_rendezvous(const RendezvousOpti
     const int error = errno;
     freeaddrinfo(found);
     if (fd >= 0) {
-      auto client = std::make_unique<RendezvousClient>(fd, where);
+      auto client = std::make_unique<RendezvousClient>(fd, where, options.answer_time);
       const Status known = client->hello(options, rank, left_until(deadline));
       if (known) return client;
       // A server that had too many strangers, or is just being restarted.

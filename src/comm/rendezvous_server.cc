@@ -29,6 +29,7 @@ constexpr size_t kMaxConnections = 1024;
 constexpr size_t kMaxStrangers = 128;        // connections that have not shown the token; then the oldest one goes
 constexpr size_t kMaxHelloBytes = 16 << 10;  // kept of a stranger
 constexpr size_t kMaxUnsentBytes = 1 << 20;  // then nothing more is read from a rank that does not read
+constexpr size_t kMaxReceivedBytes = 4 + kMaxFrameBytes;  // of what a rank asks while it waits for a key
 constexpr size_t kMaxKeys = 65536;
 constexpr size_t kMaxTotalBytes = 256 << 20;  // of all values
 constexpr size_t kMaxKeyBytes = 256;
@@ -99,6 +100,8 @@ struct RendezvousServer::Impl {
   void accept_all();
   void serve(Connection& connection, short events);
   void read(Connection& connection);
+  void handle_received(Connection& connection);
+  bool answer_wanted(Connection& connection);
   void write(Connection& connection);
   void handle(Connection& connection, Frame&& frame);
   void greet(Connection& connection, const Frame& frame);
@@ -142,7 +145,9 @@ void RendezvousServer::Impl::loop() {
     entries = {{.fd = wake, .events = POLLIN, .revents = 0},
                {.fd = connections.size() < kMaxConnections ? listener : -1, .events = POLLIN, .revents = 0}};
     for (const Connection& connection : connections) {
-      const int in = connection.unsent.size() < kMaxUnsentBytes ? POLLIN : 0;
+      const bool has_room =
+          connection.unsent.size() < kMaxUnsentBytes && connection.received.size() < kMaxReceivedBytes;
+      const int in = has_room ? POLLIN : 0;
       const int out = connection.unsent.empty() ? 0 : POLLOUT;
       entries.push_back({.fd = connection.fd, .events = static_cast<short>(in | out), .revents = 0});
     }
@@ -199,16 +204,8 @@ void RendezvousServer::Impl::accept_all() {
 
 void RendezvousServer::Impl::serve(Connection& connection, short events) {
   if (events & (POLLIN | POLLHUP | POLLERR)) read(connection);
-  const auto now = Clock::now();
-  if (!connection.wanted.empty() && connection.fd >= 0) {
-    const auto found = values.find(connection.wanted);
-    if (found != values.end() || now >= connection.wanted_until) {
-      connection.wanted.clear();
-      found != values.end() ? answer(connection, FrameKind::kValue, {found->second})
-                            : answer(connection, FrameKind::kOk);
-    }
-  }
-  if (!connection.known && now - connection.since > kHelloTime) connection.closing = true;
+  handle_received(connection);
+  if (!connection.known && Clock::now() - connection.since > kHelloTime) connection.closing = true;
   if (connection.fd >= 0) write(connection);
   if (connection.fd >= 0 && connection.closing && connection.unsent.empty()) {
     close(connection.fd);
@@ -230,12 +227,29 @@ void RendezvousServer::Impl::read(Connection& connection) {
   if (!connection.known && connection.received.size() > kMaxHelloBytes) {
     return refuse(connection, "a greeting of more than 16 KiB: not a hadal rank?");
   }
-  while (!connection.closing && connection.wanted.empty()) {
+}
+
+// In the order in which they came: a rank that gave up waiting for an answer has asked the next question already.
+void RendezvousServer::Impl::handle_received(Connection& connection) {
+  while (connection.fd >= 0 && !connection.closing && connection.unsent.size() < kMaxUnsentBytes) {
+    if (!connection.wanted.empty()) {
+      if (!answer_wanted(connection)) return;
+      continue;
+    }
     auto frame = take_frame(connection.received);
     if (!frame) return refuse(connection, frame.error().message);
     if (!*frame) return;
     handle(connection, std::move(**frame));
   }
+}
+
+// Whether the key is there, or its time is over.
+bool RendezvousServer::Impl::answer_wanted(Connection& connection) {
+  const auto found = values.find(connection.wanted);
+  if (found == values.end() && Clock::now() < connection.wanted_until) return false;
+  connection.wanted.clear();
+  found != values.end() ? answer(connection, FrameKind::kValue, {found->second}) : answer(connection, FrameKind::kOk);
+  return true;
 }
 
 void RendezvousServer::Impl::write(Connection& connection) {
@@ -282,12 +296,13 @@ void RendezvousServer::Impl::set(Connection& connection, Frame&& frame) {
     return refuse(connection, fmt::format("set takes a key of at most {} and a value of at most {} bytes, {} keys",
                                           kMaxKeyBytes, kMaxValueBytes, kMaxKeys));
   }
-  std::string& value = values[std::move(frame.strings[0])];
-  if (num_bytes - value.size() + frame.strings[1].size() > kMaxTotalBytes) {
+  const auto old = values.find(frame.strings[0]);
+  const size_t others = num_bytes - (old == values.end() ? 0 : old->second.size());
+  if (others + frame.strings[1].size() > kMaxTotalBytes) {
     return refuse(connection, fmt::format("the ranks have left more than {} bytes here", kMaxTotalBytes));
   }
-  num_bytes += frame.strings[1].size() - value.size();
-  value = std::move(frame.strings[1]);
+  num_bytes = others + frame.strings[1].size();
+  values[std::move(frame.strings[0])] = std::move(frame.strings[1]);
   changed = true;
   answer(connection, FrameKind::kOk);
 }

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <future>
 #include <thread>
 #include <vector>
 
@@ -88,6 +89,7 @@ TEST(Rendezvous, RefusesStrangersAndOtherPrograms) {
       {std::string("\6\0\0\0\1\xff\xff\xff\xff\0", 10), "do not fit"},
       {encode_frame({FrameKind::kSet, {"key", "value"}}), "wrong token"},
       {hello + hello, "unexpected frame"},
+      {hello + encode_frame({FrameKind::kGet, {"nobody sets it", "1"}}) + hello, "unexpected frame"},
       {hello + encode_frame({FrameKind::kSet, {std::string(257, 'k'), ""}}), "a key of at most 256"},
       {hello + encode_frame({FrameKind::kSet, {"k", std::string(65537, 'v')}}), "at most 65536 bytes"},
       {hello + encode_frame({FrameKind::kGet, {"k", "-1"}}), "milliseconds"},
@@ -95,6 +97,53 @@ TEST(Rendezvous, RefusesStrangersAndOtherPrograms) {
   };
   for (const auto& test : cases) EXPECT_THAT(talk(server->port(), test.bytes), HasSubstr(test.answer));
   EXPECT_TRUE(connect_rendezvous(options_of(server->port()), 1, kLong)) << "and lives on";
+}
+
+// What a server of the test receives next.
+Frame frame_from(int fd) {
+  std::string bytes;
+  for (;;) {
+    if (auto frame = take_frame(bytes).value()) return *frame;
+    char byte;
+    if (recv(fd, &byte, 1, 0) != 1) return {FrameKind::kRefusal, {"the client has gone"}};
+    bytes.push_back(byte);
+  }
+}
+
+TEST(Rendezvous, ALateAnswerIsNotTakenForTheNext) {
+  const int listener = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in where{.sin_family = AF_INET, .sin_port = 0, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  socklen_t length = sizeof where;
+  ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&where), sizeof where), 0);
+  ASSERT_EQ(listen(listener, 1), 0);
+  ASSERT_EQ(getsockname(listener, reinterpret_cast<sockaddr*>(&where), &length), 0);
+  std::promise<void> given_up;
+  std::thread slow_server([&] {
+    const int fd = accept(listener, nullptr, nullptr);
+    const auto answer = [&](const Frame& frame) {
+      const std::string bytes = encode_frame(frame);
+      EXPECT_EQ(send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+    };
+    frame_from(fd);
+    answer({FrameKind::kOk, {}});
+    EXPECT_EQ(frame_from(fd).strings[0], "first");
+    given_up.get_future().wait();
+    answer({FrameKind::kValue, {"the first's"}});
+    for (Frame question = frame_from(fd); question.kind == FrameKind::kGet; question = frame_from(fd)) {
+      answer({FrameKind::kValue, {question.strings[0] + "'s"}});
+    }
+    close(fd);
+  });
+  auto options = options_of(ntohs(where.sin_port));
+  options.answer_time = milliseconds(100);
+  auto store = connect_rendezvous(options, 1, kLong).value();
+  EXPECT_THAT(store->get("first", milliseconds(0)).error().message, HasSubstr("does not answer"));
+  given_up.set_value();
+  EXPECT_EQ(store->get("second", kLong).value(), "second's");
+  EXPECT_EQ(store->get("third", kLong).value(), "third's");
+  store.reset();
+  slow_server.join();
+  close(listener);
 }
 
 TEST(Rendezvous, StrangersDoNotKeepRanksOut) {

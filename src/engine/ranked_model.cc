@@ -248,6 +248,7 @@ void RankedModel::fill_kv(uint64_t seed) {
 
 Status RankedModel::restore() {
   for (;;) {
+    assembly_->disband();  // so that what broke the group is not told a second time, of the next one
     {
       const std::lock_guard state_lock(state_mutex_);
       restoring_ = true;

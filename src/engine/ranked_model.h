@@ -34,6 +34,9 @@ class RankAssembly {
   virtual std::string state() const = 0;
   // From any thread: an assemble() that runs, or comes, ends soon.
   virtual void cancel() = 0;
+  // The ranks are no group any more: until the next assemble() nothing that ends is a loss. When it returns, no call of
+  // `lost` runs. Thread-safe.
+  virtual void disband() = 0;
   // `lost` is called from any thread, with what happened, when a rank that had joined ends. Before assemble(); empty:
   // nobody is called any more.
   virtual void on_loss(std::function<void(const std::string&)> lost) = 0;

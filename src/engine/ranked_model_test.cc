@@ -58,6 +58,11 @@ class Ranks final : public RankAssembly {
   }
   std::string state() const override { return "rank 1 is started again"; }
   void cancel() override {}
+  void disband() override {
+    ++num_disbanded;
+    if (late_loss.empty()) return;
+    lost_(std::exchange(late_loss, ""));
+  }
   void on_loss(std::function<void(const std::string&)> lost) override { lost_ = std::move(lost); }
 
   void end() {
@@ -78,6 +83,8 @@ class Ranks final : public RankAssembly {
   void report_loss(const std::string& what) { lost_(what); }
 
   int limit = 100;
+  int num_disbanded = 0;
+  std::string late_loss;  // told just before the group is no more
 
  private:
   const int world_size_;
@@ -205,8 +212,11 @@ TEST_P(RankedModel, StepsFailFromALossOnUntilRestored) {
   const Status failed = running.model->forward(input, logits.data());
   ASSERT_FALSE(failed);
   EXPECT_EQ(failed.error().code, ErrorCode::kUnavailable);
+  running.ranks->late_loss = "rank 1 (node 0) ended, once more";
   ASSERT_TRUE(running.model->restore());
   EXPECT_EQ(running.model->trouble(), "");
+  EXPECT_EQ(running.ranks->num_disbanded, 1);
+  EXPECT_EQ(running.ranks->num_assembled(), 2) << "one loss, however often it was told";
   EXPECT_TRUE(running.model->forward(input, logits.data()));
   running.ranks->limit = 0;
   running.ranks->report_loss("again");

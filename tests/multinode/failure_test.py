@@ -5,12 +5,15 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
+import tempfile
 import threading
 import unittest
 
 from ranks import PATIENCE_S, answer_of, children, fixed_requests, health, num_restarts, pids_by_rank, ranked, wait_until
-from serving import Server
+from serving import REPOSITORY, Server
+from store import Store
 
 LONG_ANSWER = {"prompt": "Once upon a time", "max_tokens": 30000, "temperature": 0, "ignore_eos": True}
 
@@ -113,6 +116,43 @@ class Failure(unittest.TestCase):
                                env={**server.env, "HADAL_RANK": "0", "HADAL_WORLD_SIZE": "4"})
         self.assertEqual(ended.returncode, 2, ended.stderr)
         self.assertIn("HADAL_WORLD_SIZE=4", ended.stderr)
+
+
+class Orders(unittest.TestCase):
+    """Rank 0 tells the agent of another node which process does not answer and is to be ended."""
+    env = {"HADAL_AUTH_TOKEN": "sesame"}
+    nodes = ("--nnodes", "2", "--master-addr", "127.0.0.1", "--rank-interface", "lo")
+
+    def setUp(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.server = ranked(2, *self.nodes, "--node-rank", "0", "--master-port", str(self.port), env=self.env)
+        self.log = tempfile.TemporaryFile("w+")
+        self.addCleanup(self.log.close)
+        command = [self.server.command[0], "worker", *self.nodes, "--tensor-parallel-size", "2", "--node-rank", "1",
+                   "--master-port", str(self.port)]
+        self.agent = subprocess.Popen(command, cwd=REPOSITORY, env=self.server.env, stdout=self.log, stderr=self.log)
+        self.addCleanup(self.agent.wait)
+        self.addCleanup(self.agent.kill)
+
+    def told(self) -> list[str]:
+        self.log.seek(0)
+        return [line for line in self.log.read().splitlines() if "does not answer" in line]
+
+    def test_only_the_named_process_is_ended(self):
+        version = subprocess.run([self.server.command[0], "--version"], capture_output=True, text=True, check=True)
+        with self.server as server:
+            expected = answer_of(server, fixed_requests()[0])
+            rank, = children(self.agent.pid)
+            with Store("127.0.0.1", self.port, self.env["HADAL_AUTH_TOKEN"],
+                       {"rank": "1", "version": version.stdout.split()[-1], "world size": "2"}) as store:
+                store.set("end/1/0", json.dumps({"rank": 1, "pid": self.agent.pid}))  # of a rank that has ended since
+                store.set("end/1/1", json.dumps({"rank": 1, "pid": rank}))
+            wait_until("a new process", lambda: rank not in children(self.agent.pid) and num_restarts(server) == 1)
+            wait_until("ready again", lambda: health(server)[0] == 200)
+            self.assertEqual(answer_of(server, fixed_requests()[0]), expected)
+        self.assertEqual(len(self.told()), 1, self.told())
+        self.assertIn(f"rank 1 (process {rank})", self.told()[0])
 
 
 def is_running(pid: int) -> bool:

@@ -52,12 +52,22 @@ def answer_of(server: Server, request: tuple[str, dict]) -> str:
     return json.dumps([answer["choices"], answer["usage"]["completion_tokens"]], sort_keys=True)
 
 
-def all_answers(server: Server) -> list[str]:
+def answers_to(server: Server, in_turn: list[tuple[str, dict]], at_once: list[tuple[str, dict]]) -> list[str]:
     """Everything that must not depend on the number of ranks: text, tokens, log-probabilities to the last digit."""
-    answers = [answer_of(server, request) for request in fixed_requests()]
+    answers = [answer_of(server, request) for request in in_turn]
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
-        answers += pool.map(lambda request: answer_of(server, request), crowd())
+        answers += pool.map(lambda request: answer_of(server, request), at_once)
     return answers
+
+
+def all_answers(server: Server) -> list[str]:
+    return answers_to(server, fixed_requests(), crowd())
+
+
+def few_answers(server: Server) -> list[str]:
+    """Greedy, sampled, as a conversation, and some at once: short ones, where ranks share processors."""
+    requests = fixed_requests()
+    return answers_to(server, [*requests[:2], requests[-1]], crowd()[:6])
 
 
 def pids_by_rank(server: Server) -> dict[int, int]:

@@ -20,7 +20,7 @@ for preset in asan-ubsan tsan; do
   step "$preset"
   cmake --preset "$preset" >/dev/null
   cmake --build --preset "$preset"
-  TSAN_OPTIONS="halt_on_error=1" ASAN_OPTIONS=detect_leaks=1 \
+  TSAN_OPTIONS="halt_on_error=1 die_after_fork=0 suppressions=$PWD/scripts/tsan_suppressions.txt" ASAN_OPTIONS=detect_leaks=1 \
     ctest --test-dir "build/$preset" --output-on-failure -E '^e2e\.'
 done
 

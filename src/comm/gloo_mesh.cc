@@ -50,19 +50,30 @@ class StoreAdapter final : public gloo::rendezvous::Store {
   const milliseconds timeout_;
 };
 
-// Those of this process.
-std::vector<int> open_sockets() {
-  std::vector<int> sockets;
+struct OpenSocket {
+  int fd = -1;
+  std::string name;  // "socket:[4711]", which is never given to another one
+};
+
+// Those of this process that are connected.
+std::vector<OpenSocket> open_sockets() {
+  std::vector<OpenSocket> sockets;
   DIR* folder = opendir("/proc/self/fd");
   if (folder == nullptr) return sockets;
   while (const dirent* entry = readdir(folder)) {
-    const std::string_view name = entry->d_name;
+    const std::string_view number = entry->d_name;
     int fd = -1, type = 0;
     socklen_t length = sizeof type;
-    std::from_chars(name.data(), name.data() + name.size(), fd);
-    if (fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_STREAM) {
-      sockets.push_back(fd);
+    std::from_chars(number.data(), number.data() + number.size(), fd);
+    if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) != 0 || type != SOCK_STREAM) continue;
+    sockaddr_storage peer{};
+    length = sizeof peer;
+    char name[64] = {};
+    if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &length) != 0 ||
+        readlinkat(dirfd(folder), entry->d_name, name, sizeof name - 1) <= 0) {
+      continue;
     }
+    sockets.push_back({fd, name});
   }
   closedir(folder);
   return sockets;
@@ -85,8 +96,9 @@ class Mesh final : public GlooMesh {
  public:
   Mesh(std::shared_ptr<gloo::rendezvous::Context> context, const GlooGroupOptions& options);
   // Gloo waits for ever busily or not at all, and does not tell its sockets; with them we wait busily first and asleep
-  // then. A socket is known by the greeting that arrives in it.
-  Status find_sockets(KeyValueStore& store, const GlooGroupOptions& options);
+  // then. A socket is known by the greeting that arrives in it. `foreign`: those of before, which are not looked into:
+  // a look takes an error away from who waits for it.
+  Status find_sockets(KeyValueStore& store, const GlooGroupOptions& options, const std::vector<OpenSocket>& foreign);
 
   int rank() const override { return context_->rank; }
   int world_size() const override { return context_->size; }
@@ -134,7 +146,11 @@ Status widen_socket(int socket, int64_t num_bytes) {
                     allowed / 2, wanted, wanted);
 }
 
-Status Mesh::find_sockets(KeyValueStore& store, const GlooGroupOptions& options) {
+Status Mesh::find_sockets(KeyValueStore& store, const GlooGroupOptions& options,
+                          const std::vector<OpenSocket>& foreign) {
+  const auto is_foreign = [&](const OpenSocket& socket) {
+    return std::any_of(foreign.begin(), foreign.end(), [&](const auto& other) { return other.name == socket.name; });
+  };
   const auto deadline = Clock::now() + options.join_timeout;
   const auto key = [&](int rank) { return fmt::format("{}greeting/{}", options.prefix, rank); };
   const auto greeting = [](const std::string& token, int to) { return fmt::format("{} to {}.", token, to); };
@@ -151,8 +167,8 @@ Status Mesh::find_sockets(KeyValueStore& store, const GlooGroupOptions& options)
   for (int peer = 0; peer < world_size(); ++peer) {
     Line& line = lines_[peer];
     while (peer != rank() && line.socket < 0) {
-      for (const int socket : open_sockets()) {
-        if (holds(socket, expected[peer])) line.socket = socket;
+      for (const OpenSocket& socket : open_sockets()) {
+        if (!is_foreign(socket) && holds(socket.fd, expected[peer])) line.socket = socket.fd;
       }
       if (line.socket >= 0) break;
       if (Clock::now() >= deadline) return fail(fmt::format("rank {} connected, but does not greet", peer));
@@ -257,6 +273,7 @@ Expected<std::shared_ptr<GlooMesh>> GlooMesh::connect(KeyValueStore& store, cons
     return make_error(ErrorCode::kInvalidArgument, "rank {} of {}, chunks of {} bytes", options.rank,
                       options.world_size, options.chunk_bytes);
   }
+  const std::vector<OpenSocket> foreign = open_sockets();
   try {
     gloo::transport::tcp::attr attributes(options.address.c_str());
     std::shared_ptr<gloo::transport::Device> device = gloo::transport::tcp::CreateDevice(attributes);
@@ -265,7 +282,7 @@ Expected<std::shared_ptr<GlooMesh>> GlooMesh::connect(KeyValueStore& store, cons
     StoreAdapter adapter(store, options.prefix, options.join_timeout);
     context->connectFullMesh(adapter, device);
     auto mesh = std::make_shared<Mesh>(std::move(context), options);
-    HADAL_RETURN_IF_ERROR(mesh->find_sockets(store, options));
+    HADAL_RETURN_IF_ERROR(mesh->find_sockets(store, options, foreign));
     return mesh;
   } catch (const std::exception& e) {
     return make_error(ErrorCode::kUnavailable, "rank {} of {} at {} cannot connect to the others: {}", options.rank,

@@ -5,9 +5,12 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <functional>
 #include <future>
 #include <mutex>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "comm/local_communicator.h"
 #include "engine/testing/core_harness.h"
@@ -40,6 +43,7 @@ class Ranks final : public RankAssembly {
     end();
     const SegmentSizes sizes{world_size_, 1 << 14, 1 << 12};
     const int control = SharedSegment::create(sizes).value(), data = SharedSegment::create(sizes).value();
+    files_ = {control, data};
     const auto generation = static_cast<uint32_t>(num_assembled_++);
     for (int rank = 1; rank < world_size_; ++rank) {
       Worker& worker = workers_[static_cast<size_t>(rank)];
@@ -51,10 +55,7 @@ class Ranks final : public RankAssembly {
         if (!stopped) worker.error = stopped.error().message;
       });
     }
-    AssembledRanks ranks{{join(control, 0, sizes), join(data, 0, sizes), "threads"}, generation};
-    close(control);
-    close(data);
-    return ranks;
+    return AssembledRanks{{join(control, 0, sizes), join(data, 0, sizes), "threads"}, generation};
   }
   std::string state() const override { return "rank 1 is started again"; }
   void cancel() override {}
@@ -69,6 +70,7 @@ class Ranks final : public RankAssembly {
     for (Worker& worker : workers_) {
       if (worker.thread.joinable()) worker.thread.join();
     }
+    for (const int file : std::exchange(files_, {})) close(file);
   }
   struct Worker {
     std::shared_ptr<FakeModelState> state = std::make_shared<FakeModelState>();
@@ -90,6 +92,7 @@ class Ranks final : public RankAssembly {
   const int world_size_;
   const RankedModelOptions options_{.heartbeat = milliseconds(50), .timeout = kLong, .setup_timeout = kLong};
   std::vector<Worker> workers_;
+  std::vector<int> files_;  // of the group
   std::atomic<int> num_assembled_{0};
   std::function<void(const std::string&)> lost_;
 };
@@ -100,10 +103,11 @@ struct Running {
   std::unique_ptr<ForwardModel> model;
 };
 
-Running start(int world_size, milliseconds heartbeat = kLong) {
+Running start(int world_size, milliseconds heartbeat = kLong, const std::function<void(Ranks&)>& prepare = {}) {
   set_log_level(LogLevel::kOff);
   Running running;
   running.ranks = std::make_shared<Ranks>(world_size);
+  if (prepare) prepare(*running.ranks);
   auto model = make_ranked_model(std::make_unique<FakeModel>(running.own), running.ranks,
                                  {.heartbeat = heartbeat, .timeout = kLong, .setup_timeout = kLong});
   EXPECT_TRUE(model) << model.error().message;
@@ -225,8 +229,8 @@ TEST_P(RankedModel, StepsFailFromALossOnUntilRestored) {
 }
 
 TEST(RankedModelSetup, FailsEverywhereWhenItFailsAnywhere) {
-  Running running = start(3);
-  running.ranks->worker(2).rank_state.kv[0] = 1;  // as if it had another cache
+  const auto prepare = [](Ranks& ranks) { ranks.worker(2).rank_state.kv[0] = 1; };  // as if it had another cache
+  Running running = start(3, kLong, prepare);
   const Status failed = running.model->allocate_kv(8, 4, 16);
   ASSERT_FALSE(failed);
   EXPECT_THAT(failed.error().message, HasSubstr("rank 2: the KV cache has another size"));

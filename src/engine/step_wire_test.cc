@@ -16,6 +16,7 @@ StepPlan example_plan() {
   plan.token_ids = {5, 6, 7, 8, 9};
   plan.block_ids = {3, 1, 4};
   plan.logit_rows = {3, 4};
+  plan.logit_wants = {{}, {.num_valid = 9, .num_best = 2, .exp_scale = 0.5f, .nucleus = 0.9f, .temperature = 2}};
   plan.sequences = {{.token_begin = 0, .num_tokens = 4, .first_position = 4, .expanded_end = 8, .num_blocks = 2},
                     {.token_begin = 4, .num_tokens = 1, .first_position = 0, .block_begin = 2, .num_blocks = 1}};
   return plan;
@@ -45,6 +46,10 @@ TEST(StepWire, StepsArriveWhole) {
   EXPECT_EQ(message.plan.token_ids, plan.token_ids);
   EXPECT_EQ(message.plan.block_ids, plan.block_ids);
   EXPECT_EQ(message.plan.logit_rows, plan.logit_rows);
+  ASSERT_EQ(message.plan.logit_wants.size(), 2u);
+  EXPECT_EQ(message.plan.logit_wants[0].num_valid, 0);
+  EXPECT_EQ(message.plan.logit_wants[1].num_best, 2);
+  EXPECT_EQ(message.plan.logit_wants[1].temperature, 2);
   ASSERT_EQ(message.plan.sequences.size(), 2u);
   EXPECT_EQ(message.plan.sequences[0].expanded_end, 8);
   EXPECT_EQ(message.plan.sequences[1].token_begin, 4);

@@ -109,24 +109,33 @@ bool RowDigest::add(const IndexRange& share, std::span<const std::byte> digest, 
   };
   take(maxima_, parts.valid_block, parts.num_valid_blocks);
   take(other_maxima_, parts.other_block, parts.num_other_blocks);
-  const auto is_logit = [](float value) { return value < kInfinity; };
-  if (!std::all_of(maxima_.begin(), maxima_.end(), is_logit)) return false;
   if (want_.exp_scale > 0) {
     take(sums_, parts.valid_block, parts.num_valid_blocks);
     take(other_sums_, parts.other_block, parts.num_other_blocks);
+  }
+  const auto is_logit = [](float value) { return value < kInfinity; };
+  const auto is_sum = [](float value) { return value >= 0 && value < kInfinity; };
+  if (!std::all_of(maxima_.begin(), maxima_.end(), is_logit) ||
+      !std::all_of(other_maxima_.begin(), other_maxima_.end(), is_logit) ||
+      !std::all_of(sums_.begin(), sums_.end(), is_sum) ||
+      !std::all_of(other_sums_.begin(), other_sums_.end(), is_sum)) {
+    return false;
   }
   if (is_here) {
     std::copy_n(maxima_.begin() + parts.valid_block, parts.num_valid_blocks, known_.begin() + parts.valid_block);
     return true;
   }
+  float best = -kInfinity;
   for (uint32_t i = 0; i < head.num_best; ++i, from += sizeof(Candidate)) {
     Candidate candidate;
     std::memcpy(&candidate, from, sizeof candidate);
     if (!parts.valid.contains(candidate.token_id) || !std::isfinite(candidate.value)) return false;
     put(candidate, row);
+    best = std::max(best, candidate.value);
     if (i + 1 == kDigestLogits && parts.valid.size() > kDigestLogits) floor_ = std::max(floor_, candidate.value);
   }
-  return true;
+  const auto maxima = maxima_.begin() + parts.valid_block;
+  return parts.num_valid_blocks == 0 || best == *std::max_element(maxima, maxima + parts.num_valid_blocks);
 }
 
 void RowDigest::put(const Candidate& candidate, float* row) {

@@ -23,7 +23,7 @@ HeadGather::HeadGather(const ModelConfig& whole_config, const RankLayout& layout
 }
 
 void HeadGather::begin(int64_t num_rows) {
-  if (layout_.slice.rank > 0) return;
+  if (layout_.slice.world_size == 1 || layout_.slice.rank > 0) return;
   digests_.resize(std::max(digests_.size(), static_cast<size_t>(num_rows)));
   for (RowDigest& digest : digests_) digest.forget();
 }

@@ -15,7 +15,7 @@ class HeadGather {
  public:
   HeadGather(const ModelConfig& whole_config, const RankLayout& layout, int num_threads);
 
-  // Before the rows of a step.
+  // Before the rows of a step. Allocates when it has more rows than any before.
   void begin(int64_t num_rows);
   // Completes rows of logits f32 [.., vocab_size] on rank 0, which has its own share in them already; the others have
   // theirs in ws.head_logits [rows.size(), share]. wants: of all rows of the step, or empty. rows: at most

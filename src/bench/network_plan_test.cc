@@ -133,8 +133,8 @@ TEST(NetworkPlan, TwoNodesComputeInHalfTheTime) {
   EXPECT_THAT(text, HasSubstr("2 nodes, 25gbe (30 us an exchange, 2.9 GB/s)"));
   EXPECT_THAT(text, HasSubstr("tensor over 2 nodes"));
   EXPECT_EQ(network_plan_to_json(plan)["token_payload_bytes"], 122 * 28672);
-  EXPECT_EQ(network_plan_to_json(plan)["row_payload_bytes"], 258560);
-  EXPECT_EQ(network_plan_to_json(plan)["layouts"][0]["steps"][0]["payload_bytes"], 122 * 28672 + 258560);
+  EXPECT_EQ(network_plan_to_json(plan)["row_payload_bytes"], 253 * 8 + 528);
+  EXPECT_EQ(network_plan_to_json(plan)["layouts"][0]["steps"][0]["payload_bytes"], 122 * 28672 + 253 * 8 + 528);
 }
 
 }  // namespace

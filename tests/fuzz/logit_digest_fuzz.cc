@@ -23,7 +23,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::vector<std::byte> own(static_cast<size_t>(hadal::digest_bytes(here)));
   hadal::DigestWriter().write(std::span(row).first(512), here, want, own.data());
   std::vector<std::byte> foreign(static_cast<size_t>(hadal::digest_bytes(theirs)));
-  std::memcpy(foreign.data(), data, std::min(size, foreign.size()));
+  if (size > 0) std::memcpy(foreign.data(), data, std::min(size, foreign.size()));
 
   hadal::RowDigest digest;
   digest.begin(kVocab, want);

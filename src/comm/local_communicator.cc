@@ -107,7 +107,7 @@ class LocalCommunicator final : public LocalGroup {
 
   template <typename Ready>
   Status wait_for(int peer, const Ready& ready);
-  Status look_at(int peer, Clock::time_point since);
+  Status look_at(int peer, bool has_left, Clock::time_point since);
   bool has_core_each() const { return world_ <= static_cast<int>(std::thread::hardware_concurrency()); }
   Status break_off(Error error);
   int shown(int rank) const { return first_rank_ + rank; }
@@ -243,14 +243,16 @@ Status LocalCommunicator::wait_for(int peer, const Ready& ready) {
   }
   while (!ready()) {
     segment_->sleep_until(ready, kNap);
+    // Asked before the last look at what it left behind: a rank may publish, and then leave.
+    const bool has_left = segment_->board(peer).pid.load() == kHasLeft;
     if (ready()) return {};
-    HADAL_RETURN_IF_ERROR(look_at(peer, since));
+    HADAL_RETURN_IF_ERROR(look_at(peer, has_left, since));
   }
   return {};
 }
 
 // Whether it is still worth waiting.
-Status LocalCommunicator::look_at(int peer, Clock::time_point since) {
+Status LocalCommunicator::look_at(int peer, bool has_left, Clock::time_point since) {
   const std::string where =
       fmt::format("rank {} in {} (operation {})", shown(rank_),
                   describe(static_cast<uint32_t>(call_.op), call_.root, call_.num_bytes), num_calls_);
@@ -258,11 +260,11 @@ Status LocalCommunicator::look_at(int peer, Clock::time_point since) {
     return break_off(
         {ErrorCode::kUnavailable, fmt::format("{}: rank {} gave up: {}", where, shown(broken->rank), broken->why)});
   }
+  if (has_left) {
+    return break_off({ErrorCode::kUnavailable, fmt::format("{}: rank {} has left the group", where, shown(peer))});
+  }
   for (int other = 0; other < world_; ++other) {
     const int32_t pid = segment_->board(other).pid.load();
-    if (pid == kHasLeft && other == peer) {
-      return break_off({ErrorCode::kUnavailable, fmt::format("{}: rank {} has left the group", where, shown(other))});
-    }
     if (pid != kHasLeft && watch_.has_ended(other)) {
       return break_off(
           {ErrorCode::kUnavailable, fmt::format("{}: rank {} (process {}) has died", where, shown(other), pid)});

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "engine/sampler.h"
+#include "kernels/kernels.h"
 #include "model/logit_digest.h"
 
 namespace hadal {
@@ -21,18 +22,20 @@ ModelConfig config_of(int64_t vocab_size) {
   return config;
 }
 
+Isa fastest_isa() { return available_isas().back(); }
+
 // What rank 0 has of a row when it has computed the first share: nothing of the others but their digests.
 struct Gathered {
   std::vector<float> row;
-  RowDigest digest;
+  RowDigest digest{fastest_isa()};
   bool is_enough = false;
 };
-Gathered gather(const std::vector<float>& logits, int world_size, const LogitWant& want) {
+Gathered gather(const std::vector<float>& logits, int world_size, const LogitWant& want, Isa isa = fastest_isa()) {
   const ModelConfig config = config_of(static_cast<int64_t>(logits.size()));
   Gathered gathered;
   gathered.row.assign(logits.size(), kNan);
   gathered.digest.begin(config.vocab_size, want);
-  DigestWriter writer;
+  DigestWriter writer(isa);
   for (int rank = 0; rank < world_size; ++rank) {
     const IndexRange share = vocab_share(config, world_size, rank);
     const std::span values = std::span(logits).subspan(share.begin, share.size());
@@ -168,20 +171,28 @@ TEST(PartialRows, RowsThatAreNoNumbersAreNeededWhole) {
   EXPECT_FALSE(gather(std::vector<float>(4096, -kInfinity), 4, {.num_valid = 4096, .num_best = 1}).is_enough);
 }
 
+TEST(PartialRows, RowsThatOtherInstructionsSummedAreNeededWhole) {
+  const std::vector<float> logits = random_row(4096, 1, 1, 0);
+  const LogitWant want{.num_valid = 4000, .num_best = 1, .exp_scale = 1};
+  for (const Isa isa : available_isas()) {
+    EXPECT_EQ(gather(logits, 4, want, isa).is_enough, isa == fastest_isa()) << isa_name(isa);
+  }
+}
+
 TEST(PartialRows, DamagedDigestsAreRefused) {
   const ModelConfig config = config_of(4096);
   const IndexRange share = vocab_share(config, 4, 1);
   const LogitWant want{.num_valid = 4096, .num_best = 1, .exp_scale = 1};
   const std::vector<float> logits = random_row(share.size(), 3, 1, 0);
   std::vector<std::byte> good(digest_bytes(share));
-  DigestWriter().write(logits, share, want, good.data());
+  DigestWriter(fastest_isa()).write(logits, share, want, good.data());
   std::mt19937 generator(5);
   int num_refused = 0;
   for (int i = 0; i < 20000; ++i) {
     std::vector<std::byte> bytes = good;
     for (int k = 0; k < 3; ++k) bytes[generator() % bytes.size()] = static_cast<std::byte>(generator());
     std::vector<float> row(4096, kNan);
-    RowDigest digest;
+    RowDigest digest(fastest_isa());
     digest.begin(4096, want);
     const bool is_taken = digest.add(share, bytes, false, row.data());
     num_refused += !is_taken;

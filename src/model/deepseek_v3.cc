@@ -50,7 +50,7 @@ DeepseekV3Model::DeepseekV3Model(ModelConfig config, ModelWeights weights, const
       kv_dtype_(kv_dtype),
       pool_(std::move(pool)),
       runner_(*pool_, std::move(shares)),
-      head_(whole_config_, layout_, pool_->num_threads()),
+      head_(whole_config_, layout_, kernels_.isa, pool_->num_threads()),
       observer_(std::move(observer)),
       ranges_(ranges),
       rope_(make_rope_parameters(config_)) {
@@ -329,10 +329,11 @@ Status DeepseekV3Model::run_head(const StepContext& step, const StepInput& input
   }
   for (int64_t row = 0; row < num_rows; row += kHeadBatchRows) {
     const IndexRange rows = {row, std::min(row + kHeadBatchRows, num_rows)};
-    if (slice.rank == 0)
+    if (slice.rank == 0) {
       compute_logits(step, rows, logits + row * config_.vocab_size, config_.vocab_size);
-    else if (layout_.vocab.size() > 0)
+    } else if (layout_.vocab.size() > 0) {
       compute_logits(step, rows, step.ws.head_logits, layout_.vocab.size());
+    }
     HADAL_RETURN_IF_ERROR(head_.gather(step, rows, input.logit_wants, logits));
   }
   return {};

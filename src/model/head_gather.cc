@@ -15,16 +15,16 @@ void for_each_row(uint64_t rows, Fn&& fn) {
 
 }  // namespace
 
-HeadGather::HeadGather(const ModelConfig& whole_config, const RankLayout& layout, int num_threads)
-    : config_(whole_config), layout_(layout) {
+HeadGather::HeadGather(const ModelConfig& whole_config, const RankLayout& layout, Isa isa, int num_threads)
+    : config_(whole_config), layout_(layout), isa_(isa) {
   if (layout.slice.world_size == 1) return;
-  writers_.resize(static_cast<size_t>(num_threads));
+  writers_.resize(static_cast<size_t>(num_threads), DigestWriter(isa));
   buffer_.resize(static_cast<size_t>(kHeadBatchRows * digest_bytes(share_of(0))));
 }
 
 void HeadGather::begin(int64_t num_rows) {
   if (layout_.slice.world_size == 1 || layout_.slice.rank > 0) return;
-  digests_.resize(std::max(digests_.size(), static_cast<size_t>(num_rows)));
+  digests_.resize(std::max(digests_.size(), static_cast<size_t>(num_rows)), RowDigest(isa_));
   for (RowDigest& digest : digests_) digest.forget();
 }
 

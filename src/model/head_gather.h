@@ -13,7 +13,8 @@ namespace hadal {
 
 class HeadGather {
  public:
-  HeadGather(const ModelConfig& whole_config, const RankLayout& layout, int num_threads);
+  // Both outlive it. isa: of the kernels, and so of the sampler's RowMath.
+  HeadGather(const ModelConfig& whole_config, const RankLayout& layout, Isa isa, int num_threads);
 
   // Before the rows of a step. Allocates when it has more rows than any before.
   void begin(int64_t num_rows);
@@ -45,6 +46,7 @@ class HeadGather {
 
   const ModelConfig& config_;  // of the whole model
   const RankLayout& layout_;
+  const Isa isa_;
   std::vector<DigestWriter> writers_;  // of each thread
   std::vector<std::byte> buffer_;      // digests of a batch
   std::vector<RowDigest> digests_;     // rank 0: of every row of a step

@@ -5,8 +5,6 @@
 #include <cstring>
 #include <limits>
 
-#include "kernels/kernels.h"
-
 namespace hadal {
 namespace {
 
@@ -34,7 +32,6 @@ struct Parts {
         num_other_blocks(blocks_in(other.size())),
         valid_block(valid.begin / kLogitBlock),
         other_block((other.begin - num_valid) / kLogitBlock) {}
-  int64_t num_blocks() const { return num_valid_blocks + num_other_blocks; }
 };
 
 }  // namespace
@@ -61,7 +58,7 @@ void DigestWriter::write(std::span<const float> logits, const IndexRange& share,
   DigestHead head;
   std::memset(out, 0, static_cast<size_t>(digest_bytes(share)));
   if (valid_.scan(logits.first(num_valid), want.exp_scale) && other_.scan(logits.subspan(num_valid), want.exp_scale)) {
-    head.isa = static_cast<uint32_t>(available_isas().back());
+    head.isa = static_cast<uint32_t>(isa_);
     valid_.select_top(kDigestLogits, best_);
     head.num_best = static_cast<uint32_t>(best_.size());
     std::byte* to = out + sizeof head;
@@ -96,7 +93,7 @@ void RowDigest::begin(int64_t vocab_size, const LogitWant& want) {
 bool RowDigest::add(const IndexRange& share, std::span<const std::byte> digest, bool is_here, float* row) {
   DigestHead head;
   std::memcpy(&head, digest.data(), sizeof head);
-  if (head.isa != static_cast<uint32_t>(available_isas().back())) {
+  if (head.isa != static_cast<uint32_t>(isa_)) {
     is_sound_ = false;
     return true;
   }
@@ -164,7 +161,7 @@ bool RowDigest::is_known() {
     if (static_cast<int64_t>(best_.size()) < want_.num_best || best_.back().value <= floor_) return false;
   }
   return want_.nucleus == 0 ||
-         select_likely(fastest_row_math(), blocks_, want_.temperature, want_.nucleus, floor_, best_, scratch_);
+         select_likely(row_math_for(isa_), blocks_, want_.temperature, want_.nucleus, floor_, best_, scratch_);
 }
 
 PartialLogits RowDigest::view() const {

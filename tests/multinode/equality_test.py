@@ -49,6 +49,13 @@ class Equality(unittest.TestCase):
                 self.assertEqual(sorted(pids_by_rank(server)), list(range(num_ranks)), server.lines)
                 self.assert_equal_answers(server, all_answers, expected)
 
+    def test_other_instructions(self):
+        """The sampler's sums are those of --isa, also where ranks sum for it."""
+        with Server(args=("--isa", "portable")) as server:
+            expected = all_answers(server)
+        with ranked(2, "--isa", "portable") as server:
+            self.assert_equal_answers(server, all_answers, expected)
+
     def test_as_many_ranks_as_heads(self):
         """More processes than most machines have processors."""
         with Server() as server:

@@ -8,7 +8,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -108,6 +107,7 @@ struct RankProcesses::Impl {
   }
   // While stopping: whether nobody runs any more. Ends those that had their time.
   bool may_end();
+  // Between looks whether they have ended, while stopping; else until something happens.
   int poll_ms() const {
     const std::lock_guard lock(mutex);
     return stopping ? 50 : -1;
@@ -118,7 +118,7 @@ struct RankProcesses::Impl {
   mutable std::mutex mutex;
   std::map<int, Child> children;  // by rank
   std::deque<Start> starts;
-  std::atomic<bool> stopping{false};  // set under the mutex
+  bool stopping = false;  // under the mutex
   Clock::time_point stop_by;
   std::thread thread;
 };

@@ -11,7 +11,7 @@ import time
 import unittest
 from pathlib import Path
 
-from serving import REPOSITORY
+from serving import REPOSITORY, children
 
 BINARY = Path(os.environ.get("HADAL_BUILD_DIR", REPOSITORY / "build/release")) / "bin/hadal"
 NANO = REPOSITORY / "models/nano"
@@ -49,17 +49,6 @@ def calibrate(folder: Path, *flags: str, **changed) -> subprocess.CompletedProce
 def results(folder: Path) -> dict:
     """Name -> bytes of every file that a run leaves, whatever was there before."""
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
-
-
-def ranks_of(pid: int) -> list:
-    """Process ids of the other ranks that a run has started."""
-    found = []
-    for task in os.listdir(f"/proc/{pid}/task"):
-        try:
-            found += [int(word) for word in Path(f"/proc/{pid}/task/{task}/children").read_text().split()]
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return found
 
 
 def node_values(node: dict) -> dict:
@@ -207,7 +196,7 @@ class CalibrateTest(unittest.TestCase):
                                   text=True) as run:
                 while run.poll() is None and not partial.exists():
                     time.sleep(0.005)
-                for pid in ranks_of(run.pid) if run.poll() is None else ():
+                for pid in children(run.pid) if run.poll() is None else ():
                     os.kill(pid, signal_number)
                 errors = run.communicate(timeout=120)[1]
             if run.returncode == 0:

@@ -16,6 +16,17 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 READY = re.compile(r"https?://([\d.]+):(\d+)")
 
 
+def children(pid: int) -> list[int]:
+    """Process ids: of a server or a calibration, those of its other ranks on this machine."""
+    found = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        try:
+            found += [int(word) for word in Path(f"/proc/{pid}/task/{task}/children").read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
+
+
 class Server:
     """`make serve` on a free port, as a context manager. `lines` collects what it prints."""
 

@@ -14,9 +14,9 @@ import sys
 import threading
 import time
 
-from ranks import PATIENCE_S, children, crowd, fixed_requests, health, wait_until
+from ranks import PATIENCE_S, crowd, fixed_requests, health, wait_until
 from network_namespaces import SKIPPED, Nodes, why_not
-from serving import Server
+from serving import Server, children
 from two_nodes import TwoNodeServer
 
 RANK_TIMEOUT_S = 3

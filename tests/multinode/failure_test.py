@@ -11,8 +11,8 @@ import tempfile
 import threading
 import unittest
 
-from ranks import PATIENCE_S, answer_of, children, fixed_requests, health, num_restarts, pids_by_rank, ranked, wait_until
-from serving import REPOSITORY, Server
+from ranks import PATIENCE_S, answer_of, fixed_requests, health, num_restarts, pids_by_rank, ranked, wait_until
+from serving import REPOSITORY, Server, children
 from store import Store
 
 LONG_ANSWER = {"prompt": "Once upon a time", "max_tokens": 30000, "temperature": 0, "ignore_eos": True}

@@ -6,9 +6,9 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from ranks import all_answers, answer_of, children, fixed_requests, health, num_restarts, wait_until
+from ranks import all_answers, answer_of, fixed_requests, health, num_restarts, wait_until
 from network_namespaces import Nodes, main, why_not
-from serving import Server
+from serving import Server, children
 from two_nodes import TwoNodeServer
 
 MASTER_PORT = 29501  # the default

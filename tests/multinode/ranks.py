@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
-import os
 import re
 import sys
 import time
@@ -73,16 +72,6 @@ def few_answers(server: Server) -> list[str]:
 def pids_by_rank(server: Server) -> dict[int, int]:
     """Of the last table that the server printed."""
     return {int(match[1]): int(match[3]) for match in map(RANK_LINE.search, server.lines) if match}
-
-
-def children(pid: int) -> list[int]:
-    found = []
-    for task in os.listdir(f"/proc/{pid}/task"):
-        try:
-            found += [int(word) for word in Path(f"/proc/{pid}/task/{task}/children").read_text().split()]
-        except FileNotFoundError:
-            pass
-    return found
 
 
 def health(server: Server) -> tuple[int, str]:

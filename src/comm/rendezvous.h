@@ -33,8 +33,8 @@ class RendezvousServer {
   static Expected<std::unique_ptr<RendezvousServer>> start(const RendezvousOptions& options);
   ~RendezvousServer();
   uint16_t port() const;
-  // Waits until at most `most` ranks are connected, so that who still needs the keys can read them. Whether that came
-  // within `timeout`.
+  // Waits until at most `most` ranks are connected, so that who still needs the keys can read them. A rank counts
+  // before its connect_rendezvous() returns. Whether that came within `timeout`.
   bool wait_for_departures(int most, std::chrono::milliseconds timeout);
 
  private:

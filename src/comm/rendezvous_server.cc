@@ -287,6 +287,7 @@ void RendezvousServer::Impl::greet(Connection& connection, const Frame& frame) {
                                           theirs["rank"], theirs[name]));
   }
   connection.known = true;
+  count_ranks();  // before the rank learns that it is known
   answer(connection, FrameKind::kOk);
 }
 

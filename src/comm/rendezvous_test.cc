@@ -169,6 +169,15 @@ TEST(Rendezvous, ListensOnOneAddressOnly) {
   }
 }
 
+TEST(Rendezvous, CountsARankBeforeItIsToldSo) {
+  const auto server = RendezvousServer::start(options_of()).value();
+  std::vector<std::unique_ptr<KeyValueStore>> ranks;
+  for (int i = 0; i < 100; ++i) {
+    ranks.push_back(connect_rendezvous(options_of(server->port()), i, milliseconds(60'000)).value());
+    ASSERT_FALSE(server->wait_for_departures(i, milliseconds(0))) << i;
+  }
+}
+
 TEST(Rendezvous, WaitsForRanksToLeave) {
   const auto server = RendezvousServer::start(options_of()).value();
   const auto first = connect_rendezvous(options_of(server->port()), 0, milliseconds(10'000)).value();

@@ -25,7 +25,7 @@ class LocalCommunicator final : public LocalGroup {
         rank_(options.rank),
         world_(options.sizes.world_size),
         slot_bytes_(options.sizes.slot_bytes),
-        slots_(world_) {}
+        inputs_(world_) {}
 
   Status join() { return member_.join(); }
 
@@ -55,7 +55,8 @@ class LocalCommunicator final : public LocalGroup {
   // A whole sum in one round, whose pieces others read while the next ones are written.
   Status sum_in_pieces(std::byte* bytes, int64_t count, DType dtype);
   std::byte* my_slot() { return segment_->slot(rank_, round_); }
-  std::span<const void* const> all_slots();
+  // What all ranks publish in this round; this rank's own where the caller keeps it: its slot is the peers' to read.
+  std::span<const void* const> all_inputs(const void* mine);
 
   LocalMember member_;
   SharedSegment* const segment_;  // the member's
@@ -63,7 +64,7 @@ class LocalCommunicator final : public LocalGroup {
   const int world_;
   const int64_t slot_bytes_;
   uint32_t round_ = 1;  // the next to publish
-  std::vector<const void*> slots_;
+  std::vector<const void*> inputs_;
 };
 
 // The slot of this parity was last read in the round before the last: whoever has published since is done with it.
@@ -117,9 +118,10 @@ Status LocalCommunicator::check_same_call(int peer) {
                    member_.shown(peer), describe_call(board.op[i], board.root[i], board.num_bytes[i]))});
 }
 
-std::span<const void* const> LocalCommunicator::all_slots() {
-  for (int peer = 0; peer < world_; ++peer) slots_[peer] = segment_->slot(peer, round_);
-  return slots_;
+std::span<const void* const> LocalCommunicator::all_inputs(const void* mine) {
+  for (int peer = 0; peer < world_; ++peer) inputs_[peer] = segment_->slot(peer, round_);
+  inputs_[rank_] = mine;
+  return inputs_;
 }
 
 Status LocalCommunicator::barrier() {
@@ -146,7 +148,7 @@ Status LocalCommunicator::sum_in_pieces(std::byte* bytes, int64_t count, DType d
     if (piece + 1 == num_pieces) publish();
   };
   write(0);
-  const auto inputs = all_slots();
+  const auto inputs = all_inputs(bytes);
   for (int64_t piece = 0; piece < num_pieces; ++piece) {
     if (piece + 1 < num_pieces) write(piece + 1);
     const uint32_t awaited = kPiecesPerRound * round_ + static_cast<uint32_t>(piece);
@@ -179,13 +181,13 @@ Status LocalCommunicator::all_reduce(void* data, int64_t count, DType dtype) {
     publish();
     HADAL_RETURN_IF_ERROR(gather());
     if (one_shot) {
-      tree_sum(all_slots(), 0, length, dtype, bytes + at * size);
+      tree_sum(all_inputs(bytes + at * size), 0, length, dtype, bytes + at * size);
       ++round_;
       continue;
     }
     // Each rank sums its share, then all read all shares.
     const auto share_begin = [&](int64_t rank) { return length * rank / world_; };
-    const auto inputs = all_slots();
+    const auto inputs = all_inputs(bytes + at * size);
     ++round_;
     const int64_t begin = share_begin(rank_);
     tree_sum(inputs, begin, share_begin(rank_ + 1) - begin, dtype, my_slot() + begin * size);
@@ -214,7 +216,7 @@ Status LocalCommunicator::reduce(void* data, int64_t count, DType dtype, int roo
     std::memcpy(my_slot(), bytes + at * size, length * size);
     publish();
     HADAL_RETURN_IF_ERROR(gather());
-    if (rank_ == root) tree_sum(all_slots(), 0, length, dtype, bytes + at * size);
+    if (rank_ == root) tree_sum(all_inputs(bytes + at * size), 0, length, dtype, bytes + at * size);
   }
   return {};
 }
@@ -236,7 +238,7 @@ Status LocalCommunicator::reduce_scatter(const void* data, void* mine, int64_t c
     }
     publish();
     HADAL_RETURN_IF_ERROR(gather());
-    tree_sum(all_slots(), rank_ * length, length, dtype, static_cast<std::byte*>(mine) + at * size);
+    tree_sum(all_inputs(my_slot()), rank_ * length, length, dtype, static_cast<std::byte*>(mine) + at * size);
   }
   return {};
 }

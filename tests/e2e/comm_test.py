@@ -109,7 +109,8 @@ class OneMachine(unittest.TestCase):
         self.assertLess(time.monotonic() - began, 30)
         self.assertEqual(running.returncode, 1, errors)
         self.assertIn("rank 2 was ended by signal 9", errors)
-        self.assertRegex(errors, r"rank 0 in broadcast of 1024 bytes .*rank 2 \(process \d+\) has died|rank \d gave up")
+        # In the broadcast, or still in the barrier before it.
+        self.assertRegex(errors, r"rank 0 in \w+ of \d+ bytes .*rank 2 \(process \d+\) has died|rank \d gave up")
 
 
 @unittest.skipIf(NO_NAMESPACES, NO_NAMESPACES)

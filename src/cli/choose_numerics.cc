@@ -6,15 +6,11 @@
 #include "cli/inc_numerics.h"
 #include "cli/range_probe.h"
 #include "model/static_plan.h"
+#include "quant/inc_settings.h"
 #include "quant/profile_plan.h"
 
 namespace hadal {
 namespace {
-
-bool env_is_on(const char* name) {
-  const char* value = std::getenv(name);
-  return value != nullptr && (std::string_view(value) == "1" || std::string_view(value) == "true");
-}
 
 bool is_gaudi(NumericsProfile profile) {
   return profile == NumericsProfile::kGaudi2 || profile == NumericsProfile::kGaudi3;
@@ -53,6 +49,8 @@ Expected<GaudiMode> choose_mode(const ServeOptions& options, const ModelConfig& 
     return make_error(ErrorCode::kInvalidArgument, "--gaudi-mode {} goes with --numerics gaudi2 or gaudi3",
                       options.gaudi_mode);
   }
+  HADAL_ASSIGN_OR_RETURN(const bool runtime_dequant, read_inc_switch([](const char* name) { return std::getenv(name); },
+                                                                     "VLLM_ENABLE_RUNTIME_DEQUANT"));
   GaudiMode mode = GaudiMode::kDynamic;
   if (options.gaudi_mode != "auto") {
     HADAL_ASSIGN_OR_RETURN(mode, parse_gaudi_mode(options.gaudi_mode));
@@ -60,7 +58,7 @@ Expected<GaudiMode> choose_mode(const ServeOptions& options, const ModelConfig& 
     mode = GaudiMode::kInc;
   } else if (config.static_input_scales) {
     mode = GaudiMode::kStatic;
-  } else if (env_is_on("VLLM_ENABLE_RUNTIME_DEQUANT")) {
+  } else if (runtime_dequant) {
     mode = GaudiMode::kRuntimeDequant;
   }
   if ((mode == GaudiMode::kInc) != wants_inc(options)) {

@@ -194,17 +194,17 @@ Expected<NumericsChoice> choose_numerics(const ServeOptions& options, const Mode
   HADAL_ASSIGN_OR_RETURN(choice.kernels, choose_kernels(options));
   HADAL_ASSIGN_OR_RETURN(const NumericsProfile profile, choose_profile(options));
   HADAL_ASSIGN_OR_RETURN(const GaudiMode mode, choose_mode(options, config, profile));
-  const bool gaudi_cache =
-      options.kv_cache_dtype == "fp8_inc" || (is_gaudi(profile) && options.kv_cache_dtype == "fp8");
-  if (options.kv_cache_dtype == "fp8_inc" && !is_gaudi(profile)) {
-    return make_error(ErrorCode::kInvalidArgument,
-                      "--kv-cache-dtype fp8_inc goes with --numerics gaudi2 or gaudi3; with {} give fp8 or auto",
-                      numerics_profile_name(profile));
-  }
+  const bool names_inc = options.kv_cache_dtype == "fp8_inc";
+  const bool gaudi_cache = is_gaudi(profile) && (names_inc || options.kv_cache_dtype == "fp8");
   if (gaudi_cache) {
     choice.kv_dtype = DType::kF8E4M3;
-  } else {
-    HADAL_ASSIGN_OR_RETURN(choice.kv_dtype, select_kv_dtype(options.kv_cache_dtype, *choice.kernels));
+  } else {  // the fork's scripts name INC's cache where nothing was measured, too, and get scale 1
+    HADAL_ASSIGN_OR_RETURN(choice.kv_dtype,
+                           select_kv_dtype(names_inc ? "fp8" : options.kv_cache_dtype, *choice.kernels));
+  }
+  if (names_inc && !wants_inc(options)) {
+    choice.warnings.push_back(
+        "--kv-cache-dtype fp8_inc without INC's measurements: the cache's scale is 1, as with fp8");
   }
   HADAL_ASSIGN_OR_RETURN(const RangeMap range_map, choose_range_map(options, config, profile, choice.warnings));
   choice.key = numerics_profile_name(profile);

@@ -77,7 +77,7 @@ void add_numerics(OptionRegistry& registry, ServeOptions& options) {
   registry
       .add("--kv-cache-dtype", options.kv_cache_dtype,
            "auto or bfloat16; fp8 or fp8_e4m3: half the memory, keys and values rounded to E4M3, scale 1; fp8_inc: the "
-           "same with INC's scales")
+           "same with the scales of --quantization inc, without it with scale 1")
       ->capture_default_str();
   registry.add("--isa", options.isa, "Kernels to use: auto, reference, portable, avx2, avx512, avx512-bf16")
       ->capture_default_str();

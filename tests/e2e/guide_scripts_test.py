@@ -115,7 +115,7 @@ class ApiServer(unittest.TestCase):
         server = Server(env=environment(HADAL_NUM_BLOCKS="200"))
         server.command = [
             "bash", str(SCRIPTS / "api_server.sh"), "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", "0",
-            "--block-size", "128", "--model", "models/nano", "--device", "hpu", "--dtype", "bfloat16", "--kv-cache-dtype", "auto",
+            "--block-size", "128", "--model", "models/nano", "--device", "hpu", "--dtype", "bfloat16", "--kv-cache-dtype", "fp8_inc",
             "--tensor-parallel-size", "1", "--max-num-prefill-seqs", "1", "--trust-remote-code", "--max-model-len", "4096",
             "--max-num-seqs", "8", "--max-num-batched-tokens", "4096", "--use-padding-aware-scheduling",
             "--use-v2-block-manager", "--num_scheduler_steps", "1", "--gpu_memory_utilization", "0.85", "--disable-log-requests",
@@ -125,6 +125,7 @@ class ApiServer(unittest.TestCase):
         for flag in ("device", "max-num-prefill-seqs", "trust-remote-code", "use-padding-aware-scheduling", "use-v2-block-manager",
                      "num-scheduler-steps", "gpu-memory-utilization", "enable-reasoning", "revision", "compilation-config"):
             self.assertEqual(said.count(f"--{flag} is accepted and has no effect"), 1, flag)
+        self.assertEqual(said.count("--kv-cache-dtype fp8_inc without INC's measurements"), 1, said)
 
     def test_unknown_flags_and_ids(self):
         done = run("api_server.sh", "--model", "models/nano", "--max-num-seq", "1")

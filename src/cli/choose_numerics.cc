@@ -1,6 +1,5 @@
 #include "cli/choose_numerics.h"
 
-#include <cstdlib>
 #include <utility>
 
 #include "cli/inc_numerics.h"
@@ -49,8 +48,9 @@ Expected<GaudiMode> choose_mode(const ServeOptions& options, const ModelConfig& 
     return make_error(ErrorCode::kInvalidArgument, "--gaudi-mode {} goes with --numerics gaudi2 or gaudi3",
                       options.gaudi_mode);
   }
-  HADAL_ASSIGN_OR_RETURN(const bool runtime_dequant, read_inc_switch([](const char* name) { return std::getenv(name); },
-                                                                     "VLLM_ENABLE_RUNTIME_DEQUANT"));
+  HADAL_ASSIGN_OR_RETURN(const bool runtime_dequant,
+                         read_inc_switch([&](const char* name) { return options.numerics_variable(name); },
+                                         "VLLM_ENABLE_RUNTIME_DEQUANT"));
   GaudiMode mode = GaudiMode::kDynamic;
   if (options.gaudi_mode != "auto") {
     HADAL_ASSIGN_OR_RETURN(mode, parse_gaudi_mode(options.gaudi_mode));

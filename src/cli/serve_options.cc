@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include <cstdlib>
+
 #include <fmt/ranges.h>
 
 #include "cli/config_registry.h"
@@ -124,6 +126,12 @@ void add_serve_options(OptionRegistry& registry, ServeOptions& options) {
   add_numerics(registry, options);
   add_machine_options(registry, options);
   add_rank_options(registry, options.ranks);
+}
+
+const char* ServeOptions::numerics_variable(const char* name) const {
+  if (!numerics_environment) return std::getenv(name);
+  const auto found = numerics_environment->find(name);
+  return found == numerics_environment->end() ? nullptr : found->second.c_str();
 }
 
 Status check_serve_options(const ServeOptions& options) {

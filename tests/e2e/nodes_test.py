@@ -68,6 +68,19 @@ class TwoNodes(unittest.TestCase):
         worker = self.work("worker", *nodes, "--node-rank", "1")
         self.check(self.serve(*nodes), worker)
 
+    def test_the_heads_variables_are_everyones(self):
+        """They decide about numbers; what the worker's own environment says, or does not say, is not read."""
+        args = ("--nnodes", "2", "--master-addr", HEAD, "--tensor-parallel-size", "2")
+        found = []
+        for of_head, of_worker in (("1", "1"), ("1", "0"), ("0", "1"), ("0", "0")):
+            worker = self.work("worker", *args, "--node-rank", "1", env={"VLLM_ENABLE_RUNTIME_DEQUANT": of_worker})
+            with self.serve(*args, "--numerics", "gaudi2", env={"VLLM_ENABLE_RUNTIME_DEQUANT": of_head}) as server:
+                found.append(answers(server))
+            worker.communicate(timeout=PATIENCE)
+        self.assertEqual(found[0], found[1])
+        self.assertEqual(found[2], found[3])
+        self.assertNotEqual(found[0], found[2])
+
     def test_leader_worker_set(self):
         worker = self.work("worker", "--tensor-parallel-size", "4", env=lws(1))
         self.check(self.serve("--tensor-parallel-size", "4", env=lws(0)), worker)

@@ -55,6 +55,15 @@ class StartServer(unittest.TestCase):
                             ("--max-num-seqs", "3")):
             self.assertEqual(words[words.index(flag) + 1], value, flag)
 
+    def test_options_may_stand_together_as_getopts_has_them(self):
+        words = self.command("-sqp9000", "-b4", "-l", "128")
+        for flag, value in (("--port", "9000"), ("--max-num-seqs", "4"), ("--max-model-len", "128"), ("--quantization", "inc")):
+            self.assertEqual(words[words.index(flag) + 1], value, flag)
+        for word, message in (("-sz", "unknown option '-sz'"), ("-sb", "-b needs a value"), ("-bx", "-b x: expected")):
+            done = run("start_server.sh", word)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn(message, done.stderr)
+
     def test_flags_of_hadal_follow_two_dashes(self):
         done = run("start_server.sh", "--dry-run", "--", "--api-key", "a b")
         self.assertEqual(shlex.split(done.stdout)[-2:], ["--api-key", "a b"])
@@ -64,6 +73,8 @@ class StartServer(unittest.TestCase):
         self.assertIn(f"QUANT_CONFIG={REPOSITORY}/eval/quant_configs/per_channel_fp8kv.json", words)
         self.assertIn(f"INC_MEASUREMENT_DUMP_PATH_PREFIX={REPOSITORY}/scripts", words)
         self.assertIn("INC_FORCE_NAIVE_SCALING=0", words)
+        self.assertIn("VLLM_REQUANT_FP8_INC=1", words)
+        self.assertIn("VLLM_ENABLE_RUNTIME_DEQUANT=1", words)
         self.assertEqual(words[words.index("--quantization") + 1], "inc")
         self.assertEqual(words[words.index("--kv-cache-dtype") + 1], "fp8_inc")
 
@@ -209,6 +220,16 @@ class Nodes(unittest.TestCase):
                 done = source(*arguments)
                 self.assertNotEqual(done.returncode, 0)
                 self.assertIn(message, done.stderr)
+
+    def test_options_may_follow_the_address(self):
+        done = source("set_worker_node.sh", "192.0.2.1", self.address, "-q")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("VLLM_REQUANT_FP8_INC=1", done.stdout.splitlines())
+
+    def test_an_interface_that_is_not_there_is_named(self):
+        done = source("set_head_node.sh", GLOO_SOCKET_IFNAME="nic9")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("no interface nic9 (GLOO_SOCKET_IFNAME)", done.stderr)
 
     def test_they_must_be_sourced(self):
         for script in ("set_head_node.sh", "set_worker_node.sh"):

@@ -148,6 +148,20 @@ class ApiServer(unittest.TestCase):
                       "modelscope download --model deepseek-ai/DeepSeek-R1 --local_dir DeepSeek-R1", "--model DeepSeek-R1"):
             self.assertIn(words, done.stderr)
 
+    def test_ids_where_other_commands_expect_a_folder(self):
+        for command, flag in (("inspect", "--model"), ("plan --model", "--model"), ("calibrate --data x.txt --model", "--model"),
+                              ("convert -o out -i", "-i")):
+            done = subprocess.run([str(BINARY), *command.split(), "org/some-model_1.5"], env=environment(), capture_output=True,
+                                  text=True, timeout=60)
+            self.assertNotEqual(done.returncode, 0, command)
+            for words in ("hf download org/some-model_1.5 --local-dir some-model_1.5",
+                          "modelscope download --model org/some-model_1.5", f"then {flag} some-model_1.5"):
+                self.assertIn(words, done.stderr, command)
+        for no_id in ("org/a;rm", "org/a b", "./org/a", "/org/a", "org/a/b", "a", "org/", "-org/a", "org/-a"):
+            done = run("start_server.sh", "-w", no_id)
+            self.assertNotEqual(done.returncode, 0, no_id)
+            self.assertNotIn("hf download", done.stderr, no_id)
+
 
 class Calibration(unittest.TestCase):
     def test_options_become_those_of_calibrate(self):

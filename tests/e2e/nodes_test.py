@@ -99,7 +99,7 @@ class TwoNodes(unittest.TestCase):
 
     def test_a_group_that_is_asked_to_end_answers_first(self):
         worker = self.work("worker", "--tensor-parallel-size", "2", env=lws(1))
-        with self.serve("--tensor-parallel-size", "2", env=lws(0)) as server:
+        with self.serve("--tensor-parallel-size", "2", "--shutdown-timeout", "110", env=lws(0)) as server:
             connection = http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE)
             connection.request("POST", "/v1/completions", json.dumps({"prompt": "Once", "max_tokens": 300, "ignore_eos": True, "stream": True}),
                                {"Content-Type": "application/json"})

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cmath>
 
 namespace hadal {
 namespace {
@@ -74,8 +73,9 @@ Status parse_into(const std::string& name, const std::string& text, int64_t* val
 
 Status parse_into(const std::string& name, const std::string& text, double* value) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *value);
-  if (error == std::errc() && end == text.data() + text.size() && std::isfinite(*value)) return {};
-  return make_error(ErrorCode::kInvalidArgument, "{}={}: expected a number", name, text);
+  const bool is_number = error == std::errc() && end == text.data() + text.size();
+  if (is_number && *value >= 0 && *value <= 1) return {};
+  return make_error(ErrorCode::kInvalidArgument, "{}={}: expected the share of padding, 0 to 1", name, text);
 }
 
 Expected<std::vector<int64_t>> named_values(const char* what, const BucketRange& range, BucketRule rule) {

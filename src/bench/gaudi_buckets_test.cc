@@ -148,6 +148,13 @@ TEST(GaudiBuckets, OnePaddingRatioForAllLimits) {
   EXPECT_EQ(settings.prompt_seq.limit, 0.1);
   EXPECT_EQ(settings.decode_block.limit, 0.1);
   EXPECT_EQ(settings.decode_bs.limit, 1);
+  for (const char* value : {"2", "-1", "nan", "much"}) {
+    const auto all = [&](const std::string& name) {
+      return name == "BUCKET_PADDING_RATIO" ? std::optional<std::string>(value) : std::nullopt;
+    };
+    EXPECT_THAT(apply_bucket_environment(all, &settings).error().message,
+                HasSubstr(fmt::format("BUCKET_PADDING_RATIO={}: expected", value)));
+  }
 }
 
 TEST(GaudiBuckets, RefusesWhatCannotBeCountedByName) {

@@ -224,6 +224,17 @@ TEST(PeerFlags, WarnOnceOrRefuseWithTheReason) {
   }
 }
 
+TEST(ConfigSources, TheLastOfTheSameFlagsCounts) {
+  Options options;
+  ASSERT_TRUE(options.apply({"--port=1", "--max-num-seqs=4", "--load-format=dummy", "--max-num-seqs", "8", "--port=2",
+                             "--load-format=auto"}));
+  EXPECT_EQ(explain_config(options.registry)["port"]["value"], 2);
+  EXPECT_EQ(options.model.max_num_seqs, 8);
+  EXPECT_TRUE(check_peer_flags(options.registry, "DIR"));
+  Options models;
+  EXPECT_ANY_THROW(models.apply({"--model=one", "--model=other"}));
+}
+
 TEST(PeerFlags, VllmsOtherSpellings) {
   const auto put = [](std::vector<std::string> arguments) {
     CLI::App serve;

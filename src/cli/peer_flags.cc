@@ -167,7 +167,7 @@ bool accepts(const PeerFlag& flag, const std::string& value, const std::string& 
 
 // Of a switch that was given and turned off: --enable-lora=False.
 bool is_off(const PeerFlag& flag, const RegisteredOption& option) {
-  return !flag.takes_value && parse_switch(option.option->results().front()) == false;
+  return !flag.takes_value && parse_switch(option.option->results().back()) == false;
 }
 
 constexpr std::pair<std::string_view, std::string_view> kShortNames[] = {
@@ -222,7 +222,7 @@ Expected<std::vector<std::string>> check_peer_flags(OptionRegistry& registry, co
   for (const PeerFlag& flag : kAccepted) {
     const RegisteredOption& option = *given(flag);
     if (!option.is_set()) continue;
-    const std::string value = flag.takes_value ? option.option->results().front() : "";
+    const std::string value = flag.takes_value ? option.option->results().back() : "";
     if (!accepts(flag, value, model)) {
       return make_error(ErrorCode::kInvalidArgument, "{} {} ({}) cannot be obeyed: {}", flag.name, value, option.origin,
                         flag.why);

@@ -119,6 +119,11 @@ class StartServer(unittest.TestCase):
             self.assertEqual(answer["model"], "models/nano")
             self.assertEqual(server.stop(), 0)
 
+    def test_flags_after_two_dashes_overrule_its_own(self):
+        done = run("start_server.sh", "-w", "models/nano", "--", "--max-num-batched-tokens", "4096", "--explain-config")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"max-num-batched-tokens +4096 +flag")
+
 
 class ApiServer(unittest.TestCase):
     def test_every_flag_of_the_guide(self):

@@ -146,6 +146,7 @@ Status take_inc_plan(const ServeOptions& options, const ModelConfig& config, Num
   choice.plan = std::move(inc.plan);
   choice.key += "-" + inc.method_key;
   choice.summary = std::move(inc.summary);
+  choice.inc_inputs_hash = inc.inputs_hash;
   choice.warnings.insert(choice.warnings.end(), inc.warnings.begin(), inc.warnings.end());
   return {};
 }
@@ -220,6 +221,10 @@ Expected<NumericsChoice> choose_numerics(const ServeOptions& options, const Mode
   if (range_map == RangeMap::kSeed) choice.key += "-seed";
   if (choice.kv_dtype == DType::kF8E4M3) choice.key += "-kv_fp8";
   return choice;
+}
+
+std::string numerics_hash(const NumericsChoice& choice) {
+  return choice.inc_inputs_hash == 0 ? choice.key : fmt::format("{} {:016x}", choice.key, choice.inc_inputs_hash);
 }
 
 }  // namespace hadal

@@ -1,6 +1,7 @@
 // From flags, the environment and the model folder to a numerics plan: which profile, which Gaudi mode, which scales.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@ struct NumericsChoice {
   std::string key;                    // names the arithmetic: "gaudi2-inc-maxabs_hw-kv_fp8"; of certificates
   std::string summary;                // one line for people
   std::vector<std::string> warnings;  // about the folder and the measurements
+  uint64_t inc_inputs_hash = 0;       // inc_scale_inputs_hash(), with INC
 };
 
 // Kernels alone: what can be said before the folder is read.
@@ -28,5 +30,8 @@ Expected<const KernelTable*> choose_kernels(const ServeOptions& options);
 // Errors: kInvalidArgument for flags that contradict each other, whatever is wrong with config or measurement files.
 // Reads samples of the weights where a Gaudi 2 has to know whether they were converted.
 Expected<NumericsChoice> choose_numerics(const ServeOptions& options, const ModelConfig& config);
+
+// What ranks must have in common beside the folder: the arithmetic, and the INC config and measurements.
+std::string numerics_hash(const NumericsChoice& choice);
 
 }  // namespace hadal

@@ -12,12 +12,13 @@ struct IncNumerics {
   NumericsPlan plan;
   std::string method_key;  // "maxabs_hw-rounded", "act_maxabs_hw_weights_pcs_maxabs_pow2-naive"
   std::string summary;
+  uint64_t inputs_hash = 0;  // inc_scale_inputs_hash()
   std::vector<std::string> warnings;
 };
 
 // Reads --quant-config (or $QUANT_CONFIG) and the measurements: --measurements (a file of hadal calibrate, or a folder
-// with one or with INC files), else the config's dump_stats_path under $INC_MEASUREMENT_DUMP_PATH_PREFIX. Logs what INC logs. Writes
-// a record of the scales beside the measurements where it may.
+// with one or with INC files), else the config's dump_stats_path under $INC_MEASUREMENT_DUMP_PATH_PREFIX. Logs what INC
+// logs. Writes a record of the scales beside the measurements where it may.
 Expected<IncNumerics> open_inc_numerics(const ServeOptions& options, const ModelConfig& config,
                                         IncPlanOptions plan_options);
 

@@ -47,7 +47,8 @@ Status RankHead::listen() {
   options_.ranks.place.master_port = rendezvous.port = server_->port();
   HADAL_ASSIGN_OR_RETURN(store_, connect_rendezvous(rendezvous, 0, milliseconds(5'000)));
   HADAL_RETURN_IF_ERROR(store_->set(kConfigKey, options_.config));
-  return store_->set(kModelKey, options_.model_hash);
+  HADAL_RETURN_IF_ERROR(store_->set(kModelKey, options_.model_hash));
+  return store_->set(kNumericsKey, options_.numerics_hash);
 }
 
 // Tells the model, once per group.

@@ -23,7 +23,7 @@ namespace hadal {
 struct RankHeadOptions {
   RankOptions ranks;   // place: rank 0's identity, with the port and the token
   std::string config;  // write_rank_config()
-  std::string model_hash;
+  std::string model_hash, numerics_hash;
   std::string version;
   RankPeersOptions peers;
 };

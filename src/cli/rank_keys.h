@@ -8,9 +8,10 @@
 
 namespace hadal {
 
-// Set once, before any rank starts: write_rank_config(), and model_hash() of the folder.
+// Set once, before any rank starts: write_rank_config(), model_hash() of the folder, and numerics_hash().
 inline constexpr const char* kConfigKey = "config";
 inline constexpr const char* kModelKey = "model";
+inline constexpr const char* kNumericsKey = "numerics";
 
 // By a rank that has loaded and would join: RankReport. May be set again by a rank that was started again.
 inline std::string ready_key(int generation, int rank) { return fmt::format("ready/{}/{}", generation, rank); }

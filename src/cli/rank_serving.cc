@@ -103,6 +103,7 @@ Expected<RankServing> start_ranks(const ServeOptions& options, const OpenedModel
   head.ranks = options.ranks;
   head.config = write_rank_config(shared, isa_name(opened.numerics.kernels->isa));
   HADAL_ASSIGN_OR_RETURN(head.model_hash, model_hash(options.model));
+  head.numerics_hash = numerics_hash(opened.numerics);
   head.version = kVersion;
   head.peers.launcher = options.ranks.nodes;
   head.peers.join_timeout = options.ranks.join_timeout;

@@ -94,6 +94,13 @@ Status RankWorker::load() {
   bind_to_cores(cores);
   if (serve.num_threads == 0) serve.num_threads = static_cast<int>(cores.size());
   HADAL_ASSIGN_OR_RETURN(OpenedModel opened, open_model_part(serve));
+  HADAL_ASSIGN_OR_RETURN(const std::string wanted_numerics, store_->get(kNumericsKey, options_.join_timeout));
+  if (const std::string own = numerics_hash(opened.numerics); own != wanted_numerics) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "the numerics differ: \"{}\" here, \"{}\" on rank 0: copy the same INC configuration and "
+                      "measurement files to every node",
+                      own, wanted_numerics);
+  }
   num_threads_ = opened.num_threads;
   if (!serve.calibrated_world_sizes.empty()) {
     HADAL_ASSIGN_OR_RETURN(ranges_, RangeObserver::create(opened.config, serve.calibrated_world_sizes));

@@ -6,8 +6,10 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
+import tempfile
 import time
 import unittest
 from pathlib import Path
@@ -44,8 +46,8 @@ class TwoNodes(unittest.TestCase):
         return Server(args=args, env={**self.nodes.environment, **(env or {})}, host=self.nodes.cable_address,
                       inside=self.nodes.command(0))
 
-    def work(self, *args: str, env: dict[str, str] | None = None) -> subprocess.Popen:
-        process = subprocess.Popen(self.nodes.command(1, str(BINARY), *args), env={**self.nodes.environment, **(env or {})},
+    def work(self, *args: str, env: dict[str, str] | None = None, inside: list[str] | None = None) -> subprocess.Popen:
+        process = subprocess.Popen([*(inside or self.nodes.command(1)), str(BINARY), *args], env={**self.nodes.environment, **(env or {})},
                                    cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
         def end() -> None:
@@ -80,6 +82,24 @@ class TwoNodes(unittest.TestCase):
         self.assertEqual(found[0], found[1])
         self.assertEqual(found[2], found[3])
         self.assertNotEqual(found[0], found[2])
+
+    def test_measurements_that_differ_are_named(self):
+        """Equal paths, other files: each rank would compute with its own scales."""
+        measured = REPOSITORY / "models/nano/measurements/hadal_ranges.json"
+        args = ("--nnodes", "2", "--master-addr", HEAD, "--tensor-parallel-size", "2")
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("own", "other"):
+                Path(folder, name).mkdir()
+            text = measured.read_text()
+            Path(folder, "own/ranges.json").write_text(text)
+            Path(folder, "other/ranges.json").write_text(re.sub(r'"attention_in":[\d.]+', '"attention_in":99.5', text, count=1))
+            inside = self.nodes.command(1, "sh", "-c", 'mount --bind "$0/other" "$0/own" && exec "$@"', folder)
+            worker = self.work("worker", *args, "--node-rank", "1", inside=inside)
+            head = self.serve(*args, "--quantization", "inc", "--kv-cache-dtype", "fp8_inc", "--numerics", "gaudi3", "--quant-config",
+                              "eval/quant_configs/per_channel_fp8kv.json", "--measurements", f"{folder}/own/ranges.json")
+            with self.assertRaisesRegex(RuntimeError, "rank 1.*the numerics differ: .*copy the same INC"), head:
+                pass
+            worker.communicate(timeout=PATIENCE)
 
     def test_leader_worker_set(self):
         worker = self.work("worker", "--tensor-parallel-size", "4", env=lws(1))

@@ -216,7 +216,9 @@ Expected<CommBenchResult> Run::measure() {
   const auto begin = Clock::now();
   for (int64_t i = 0; i < options_.loop; ++i) HADAL_RETURN_IF_ERROR(once(i % num_pairs()));
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-  CommBenchResult result{.size_bytes = static_cast<int64_t>(inputs_[0].size()), .count = count_};
+  // Of odd sizes, too, the peer's headline tells what was asked for.
+  CommBenchResult result{.size_bytes = options_.size_bytes,
+                         .count = options_.size_bytes / static_cast<int64_t>(dtype_size_bytes(options_.dtype))};
   result.seconds = seconds / static_cast<double>(options_.loop);
   result.algo_bandwidth = static_cast<double>(result.size_bytes) / result.seconds;
   const auto receives = num_receives(options_, rank_);

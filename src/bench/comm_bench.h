@@ -37,8 +37,8 @@ struct CommBenchOptions {
 };
 
 struct CommBenchResult {
-  int64_t size_bytes = 0;  // input of a rank, whole elements
-  int64_t count = 0;
+  int64_t size_bytes = 0;  // input of a rank, as asked for
+  int64_t count = 0;       // its whole elements
   double seconds = 0;                           // per iteration
   double algo_bandwidth = 0, nw_bandwidth = 0;  // bytes/s
   bool has_expectation = false;                 // this rank has something to compare with

@@ -71,6 +71,15 @@ TEST_P(CommTests, CalculatesAndChecks) {
   }
 }
 
+TEST(CommBench, TellsTheSizeThatWasAskedFor) {
+  for (const CommTest test : all_comm_tests()) {
+    const auto results = run_all(3, {.test = test, .size_bytes = 101, .loop = 2});
+    EXPECT_EQ(results[0].size_bytes, 101) << comm_test_name(test);
+    EXPECT_EQ(results[0].count, 25) << comm_test_name(test);
+    EXPECT_TRUE(results[0].is_correct) << results[0].mismatch;
+  }
+}
+
 TEST(CommBench, RanksListNamesSendersAndReceivers) {
   const CommBenchOptions options{
       .test = CommTest::kSendRecv, .size_bytes = 64, .loop = 2, .ranks_list = {{0, 2}, {1, 2}}};

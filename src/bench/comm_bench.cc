@@ -67,6 +67,7 @@ class Run {
   std::pair<int, int> peers() const;  // to, from
   bool has_expectation() const;
   float expected(int64_t i) const;
+  float input_of(int rank, int64_t i) const { return input_value(i, printed_rank(options_, rank), world_); }
   void check(const Bytes& in, const Bytes& out, CommBenchResult* result) const;
 
   Communicator& comm_;
@@ -91,7 +92,7 @@ Status Run::prepare() {
                                                            : count_;
   const int64_t pairs = num_buffer_pairs(options_, count_ * element, out_count_ * element, world_);
   Bytes input(count_ * element);
-  for (int64_t i = 0; i < count_; ++i) store(options_.dtype, input, i, input_value(i, rank_, world_));
+  for (int64_t i = 0; i < count_; ++i) store(options_.dtype, input, i, input_of(rank_, i));
   inputs_.assign(pairs, input);
   outputs_.assign(pairs, Bytes(out_count_ * element));
   return {};
@@ -166,25 +167,25 @@ bool Run::has_expectation() const {
 float Run::expected(int64_t i) const {
   const auto sum = [&](int64_t element) {
     float total = 0;
-    for (int rank = 0; rank < world_; ++rank) total += input_value(element, rank, world_);
+    for (int rank = 0; rank < world_; ++rank) total += input_of(rank, element);
     return total;
   };
   switch (options_.test) {
     case CommTest::kBroadcast:
-      return input_value(i, options_.root, world_);
+      return input_of(options_.root, i);
     case CommTest::kAllReduce:
     case CommTest::kReduce:
       return sum(i);
     case CommTest::kReduceScatter:
       return sum(rank_ * out_count_ + i);
     case CommTest::kAllGather:
-      return input_value(i % count_, static_cast<int>(i / count_), world_);
+      return input_of(static_cast<int>(i / count_), i % count_);
     case CommTest::kAllToAll: {
       const int64_t row = count_ / world_;
-      return input_value(rank_ * row + i % row, static_cast<int>(i / row), world_);
+      return input_of(static_cast<int>(i / row), rank_ * row + i % row);
     }
     case CommTest::kSendRecv:
-      return input_value(i, peers().second, world_);
+      return input_of(peers().second, i);
   }
   return 0;
 }
@@ -203,8 +204,9 @@ void Run::check(const Bytes& in, const Bytes& out, CommBenchResult* result) cons
         options_.dtype == DType::kF32 || world_ == 1 ? 0 : std::abs(value) * std::min(world_, 8) / 256.0F;
     if (std::abs(value - wanted) <= tolerance) continue;
     result->is_correct = false;
-    result->mismatch = fmt::format("index={}, expectedValue={}, value={}, thisRankId={}, tolerance={}, difference={}",
-                                   i, wanted, value, rank_, tolerance, std::abs(value - wanted));
+    result->mismatch =
+        fmt::format("index={}, expectedValue={}, value={}, thisRankId={}, tolerance={}, difference={}", i, wanted,
+                    value, printed_rank(options_, rank_), tolerance, std::abs(value - wanted));
     return;
   }
 }
@@ -253,6 +255,10 @@ double nw_factor(CommTest test, int world_size) {
       return 1;
   }
   return 1;
+}
+
+int printed_rank(const CommBenchOptions& options, int rank) {
+  return options.members.empty() ? rank : options.members[rank];
 }
 
 bool prints_headline(const CommBenchOptions& options, int rank) {

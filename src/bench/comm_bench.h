@@ -27,18 +27,19 @@ struct CommBenchOptions {
   bool latency = false;  // --measure latency, else bw
   int64_t size_bytes = 33'554'432;
   int64_t loop = 1000;
-  int root = 0;  // of the operation, and the rank that prints
+  int root = 0;  // of the operation, and the rank that prints; inside the group
   DType dtype = DType::kF32;
   bool same_buffers = false;
   bool check_correctness = true;
-  bool keep_data = false;  // input and output of the check go into the result
-  int num_nodes = 1;       // send_recv pairs neighbours on one machine, and nodes in a ring on several
+  bool keep_data = false;    // input and output of the check go into the result
+  int num_nodes = 1;         // send_recv pairs neighbours on one machine, and nodes in a ring on several
+  std::vector<int> members;  // of --custom_comm: the group's ranks as hccl_demo numbers them; empty: 0, 1, ...
   std::vector<std::pair<int, int>> ranks_list;  // of send_recv, sender and receiver: instead of those pairs
 };
 
 struct CommBenchResult {
-  int64_t size_bytes = 0;  // input of a rank, as asked for
-  int64_t count = 0;       // its whole elements
+  int64_t size_bytes = 0;                       // input of a rank, as asked for
+  int64_t count = 0;                            // its whole elements
   double seconds = 0;                           // per iteration
   double algo_bandwidth = 0, nw_bandwidth = 0;  // bytes/s
   bool has_expectation = false;                 // this rank has something to compare with
@@ -56,6 +57,8 @@ double nw_factor(CommTest test, int world_size);
 
 // Whether this rank prints headlines: the root; in send_recv every rank, with a ranks_list every receiver.
 bool prints_headline(const CommBenchOptions& options, int rank);
+// hccl_demo's number of a rank of the group: what inputs are made of, and what is printed as `rank` below.
+int printed_rank(const CommBenchOptions& options, int rank);
 // What it prints for one size.
 std::string comm_bench_headline(const CommBenchOptions& options, const CommBenchResult& result, int rank);
 // What every rank prints about its check, "" without an expectation.

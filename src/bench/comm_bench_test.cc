@@ -93,6 +93,19 @@ TEST(CommBench, RanksListNamesSendersAndReceivers) {
   EXPECT_THAT(comm_bench_headline(options, results[2], 2), HasSubstr("hcclSendRecv_rank_2(dataSize=64"));
 }
 
+// Of --custom_comm 1,3: input i of rank r is r + 2 * (i mod 13).
+TEST(CommBench, RanksOfASubsetKeepTheirNumbers) {
+  CommBenchOptions options{.test = CommTest::kAllReduce, .size_bytes = 64, .loop = 2, .members = {1, 3}};
+  auto results = run_all(2, options);
+  EXPECT_TRUE(results[1].is_correct) << results[1].mismatch;
+  EXPECT_EQ(results[1].first_inputs, (std::vector<float>{3, 5, 7, 9}));
+  EXPECT_EQ(results[1].first_outputs, (std::vector<float>{4, 8, 12, 16}));
+  EXPECT_EQ(printed_rank(options, 1), 3);
+  options.test = CommTest::kAllGather;
+  results = run_all(2, options);
+  EXPECT_TRUE(results[0].is_correct) << results[0].mismatch;
+}
+
 TEST(CommBench, RefusesWhatCannotBe) {
   const SegmentSizes sizes{.world_size = 1};
   const int fd = SharedSegment::create(sizes).value();

@@ -174,6 +174,7 @@ class RankRun {
   Status run_tests(Communicator& comm);
   Status run_sizes(Communicator& comm, const CommBenchOptions& options);
   Expected<CommBenchResult> run_one(Communicator& comm, const CommBenchOptions& options);
+  int printed_rank() const { return hadal::printed_rank(job_.bench, id_.rank); }
   void print(const std::string& text) const {
     std::fwrite(text.data(), 1, text.size(), stdout);
     std::fflush(stdout);
@@ -241,18 +242,18 @@ Status RankRun::run_sizes(Communicator& comm, const CommBenchOptions& options) {
 
 Expected<CommBenchResult> RankRun::run_one(Communicator& comm, const CommBenchOptions& options) {
   HADAL_ASSIGN_OR_RETURN(CommBenchResult result, run_comm_bench(comm, options));
-  print(comm_bench_check_line(options, result, id_.rank));
+  print(comm_bench_check_line(options, result, printed_rank()));
   HADAL_RETURN_IF_ERROR(comm.barrier());  // headlines come after all checks of this machine
   if (prints_headline(options, id_.rank)) {
-    if (!job_.is_range) print(comm_bench_headline(options, result, id_.rank));
+    if (!job_.is_range) print(comm_bench_headline(options, result, printed_rank()));
     if (!job_.result_csv.empty()) {
       std::ofstream file(job_.result_csv, std::ios::app);
-      file << comm_bench_csv(options, result, id_.rank) + "\n";
+      file << comm_bench_csv(options, result, printed_rank()) + "\n";
       file.flush();
       if (!file) return make_error(ErrorCode::kIo, "--result_csv: cannot append to {}", job_.result_csv);
     }
   }
-  if (!job_.data_csv.empty()) HADAL_RETURN_IF_ERROR(write_data_csv(job_.data_csv, options, result, id_.rank));
+  if (!job_.data_csv.empty()) HADAL_RETURN_IF_ERROR(write_data_csv(job_.data_csv, options, result, printed_rank()));
   HADAL_RETURN_IF_ERROR(comm.barrier());
   return result;
 }
@@ -274,10 +275,24 @@ Expected<CommBenchResult> RankRun::run_one(Communicator& comm, const CommBenchOp
     if (!status) fmt::print(stderr, "hadal comm bench: {}\n", status.error().message);
     code = status ? kExitOk : status.error().code == ErrorCode::kInvalidArgument ? kExitBadUsage : kExitFailed;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "hadal comm bench: rank {}: {}\n", rank, error.what());
+    fmt::print(stderr, "hadal comm bench: rank {}: {}\n", layout.members[rank], error.what());
   }
   std::fflush(nullptr);
   _exit(code);
+}
+
+// The job in the numbers of the group of --custom_comm. As in hccl_demo, a root outside is replaced by its first rank.
+CommBenchJob inside_group(CommBenchJob job, const Layout& layout) {
+  if (job.custom_comm.empty()) return job;
+  const auto& members = layout.members;
+  const auto root = std::find(members.begin(), members.end(), job.bench.root);
+  if (root == members.end()) {
+    fmt::print(stderr, "hadal comm bench: rank {} is not one of --custom_comm: the root is rank {}\n", job.bench.root,
+               members[0]);
+  }
+  job.bench.root = root == members.end() ? 0 : static_cast<int>(root - members.begin());
+  job.bench.members = members;
+  return job;
 }
 
 int wait_for_all(const std::vector<pid_t>& ranks, const std::vector<size_t>& numbers) {
@@ -329,12 +344,13 @@ Expected<std::vector<int>> parse_rank_list(const std::string& flag, const std::s
   return ranks;
 }
 
-int run_comm_bench_job(const CommBenchJob& job) {
-  const auto layout = plan_layout(job);
+int run_comm_bench_job(const CommBenchJob& given) {
+  const auto layout = plan_layout(given);
   if (!layout) {
     fmt::print(stderr, "hadal comm bench: {}\n", layout.error().message);
     return kExitBadUsage;
   }
+  const CommBenchJob job = inside_group(given, *layout);
   std::vector<size_t> mine;
   for (size_t rank = 0; rank < layout->members.size(); ++rank) {
     if (layout->node_of(layout->members[rank]) == std::max(0, job.node_id)) mine.push_back(rank);

@@ -12,6 +12,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr int64_t kMostLoops = 1'000'000'000'000;
+
 // The input is [world_size, ...]: at least an element per rank.
 bool has_rows(CommTest test) { return test == CommTest::kReduceScatter || test == CommTest::kAllToAll; }
 
@@ -56,7 +58,7 @@ class Run {
   Run(Communicator& comm, const CommBenchOptions& options)
       : comm_(comm), options_(options), rank_(comm.rank()), world_(comm.world_size()) {}
 
-  Status prepare();
+  void prepare();
   Status once(int64_t pair) { return operate(inputs_[pair], outputs_[pair]); }
   int64_t num_pairs() const { return static_cast<int64_t>(inputs_.size()); }
   Expected<CommBenchResult> measure();
@@ -79,14 +81,10 @@ class Run {
   std::vector<Bytes> inputs_, outputs_;
 };
 
-Status Run::prepare() {
+void Run::prepare() {
   const int64_t element = static_cast<int64_t>(dtype_size_bytes(options_.dtype));
   const int64_t granule = has_rows(options_.test) ? world_ : 1;
   count_ = options_.size_bytes / element / granule * granule;
-  if (count_ < granule) {
-    return make_error(ErrorCode::kInvalidArgument, "--size {}: {} needs at least {} bytes", options_.size_bytes,
-                      comm_test_name(options_.test), element * granule);
-  }
   out_count_ = options_.test == CommTest::kAllGather       ? count_ * world_
                : options_.test == CommTest::kReduceScatter ? count_ / world_
                                                            : count_;
@@ -95,7 +93,6 @@ Status Run::prepare() {
   for (int64_t i = 0; i < count_; ++i) store(options_.dtype, input, i, input_of(rank_, i));
   inputs_.assign(pairs, input);
   outputs_.assign(pairs, Bytes(out_count_ * element));
-  return {};
 }
 
 Status Run::operate(Bytes& in, Bytes& out) {
@@ -212,7 +209,7 @@ void Run::check(const Bytes& in, const Bytes& out, CommBenchResult* result) cons
 }
 
 Expected<CommBenchResult> Run::measure() {
-  HADAL_RETURN_IF_ERROR(prepare());
+  prepare();
   HADAL_RETURN_IF_ERROR(once(0));  // warm-up
   HADAL_RETURN_IF_ERROR(comm_.barrier());
   const auto begin = Clock::now();
@@ -266,19 +263,37 @@ bool prints_headline(const CommBenchOptions& options, int rank) {
   return options.ranks_list.empty() || num_receives(options, rank) > 0;
 }
 
-Expected<CommBenchResult> run_comm_bench(Communicator& comm, const CommBenchOptions& options) {
-  const int world = comm.world_size();
-  if (options.loop < 1 || options.root < 0 || options.root >= world) {
-    return make_error(ErrorCode::kInvalidArgument, "--loop {} --test_root {}: {} ranks", options.loop, options.root,
-                      world);
+Status check_comm_bench(const CommBenchOptions& options, int world) {
+  if (options.loop < 1 || options.loop > kMostLoops) {
+    return make_error(ErrorCode::kInvalidArgument, "--loop {}: 1 .. {} iterations", options.loop, kMostLoops);
+  }
+  if (options.root < 0 || options.root >= world) {
+    return make_error(ErrorCode::kInvalidArgument, "--test_root {}: {} ranks, from 0", options.root, world);
+  }
+  const auto element = static_cast<int64_t>(dtype_size_bytes(options.dtype));
+  const int64_t least = has_rows(options.test) ? element * world : element;
+  if (options.size_bytes < least) {
+    return make_error(ErrorCode::kInvalidArgument, "--size {}: {} of {} ranks needs at least {} bytes",
+                      options.size_bytes, comm_test_name(options.test), world, least);
   }
   for (const auto& [sender, receiver] : options.ranks_list) {
     if (sender >= 0 && receiver >= 0 && sender < world && receiver < world) continue;
     return make_error(ErrorCode::kInvalidArgument, "--ranks_list: {},{} of {} ranks", sender, receiver, world);
   }
-  if (options.num_nodes < 1 || world % options.num_nodes != 0) {
+  if (options.num_nodes < 1 || (options.test == CommTest::kSendRecv && world % options.num_nodes != 0)) {
     return make_error(ErrorCode::kInvalidArgument, "{} ranks on {} nodes", world, options.num_nodes);
   }
+  return {};
+}
+
+double comm_bench_bytes(const CommBenchOptions& options, int world) {
+  const auto in = static_cast<double>(options.size_bytes);
+  const double out = options.test == CommTest::kAllGather ? in * world : in;
+  return 2 * (in + out) + out;
+}
+
+Expected<CommBenchResult> run_comm_bench(Communicator& comm, const CommBenchOptions& options) {
+  HADAL_RETURN_IF_ERROR(check_comm_bench(options, comm.world_size()));
   return Run(comm, options).measure();
 }
 

@@ -49,7 +49,12 @@ struct CommBenchResult {
   std::vector<float> input, output;                // with keep_data
 };
 
-// Collective: all ranks call it with equal options. Errors: of the communicator; kInvalidArgument for sizes too small.
+// What can be told before the ranks start. Errors: kInvalidArgument (numbers out of range, sizes too small).
+Status check_comm_bench(const CommBenchOptions& options, int world_size);
+// The least memory of one rank: two pairs of buffers and the output of the check. May be more than there is.
+double comm_bench_bytes(const CommBenchOptions& options, int world_size);
+
+// Collective: all ranks call it with equal options. Errors: of the communicator; of check_comm_bench.
 Expected<CommBenchResult> run_comm_bench(Communicator& comm, const CommBenchOptions& options);
 
 // Bytes over the network per input byte (2(n-1)/n for all_reduce ...).

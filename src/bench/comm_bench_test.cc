@@ -112,10 +112,18 @@ TEST(CommBench, RefusesWhatCannotBe) {
   const auto comm = join_local_group(fd, {.rank = 0, .sizes = sizes}).value();
   close(fd);
   const auto why = [&](const CommBenchOptions& options) { return run_comm_bench(*comm, options).error().message; };
-  EXPECT_THAT(why({.size_bytes = 3}), HasSubstr("broadcast needs at least 4 bytes"));
+  EXPECT_THAT(why({.size_bytes = 3}), HasSubstr("broadcast of 1 ranks needs at least 4 bytes"));
   EXPECT_THAT(why({.loop = 0}), HasSubstr("--loop 0"));
+  EXPECT_THAT(why({.loop = INT64_MAX}), HasSubstr("1 .. 1000000000000"));
   EXPECT_THAT(why({.root = 1}), HasSubstr("--test_root 1: 1 ranks"));
   EXPECT_THAT(why({.test = CommTest::kSendRecv, .ranks_list = {{0, 1}}}), HasSubstr("--ranks_list: 0,1 of 1 ranks"));
+}
+
+TEST(CommBench, TellsWhatItNeedsBeforeItStarts) {
+  EXPECT_TRUE(check_comm_bench({.test = CommTest::kReduceScatter, .size_bytes = 12}, 3));
+  EXPECT_FALSE(check_comm_bench({.test = CommTest::kReduceScatter, .size_bytes = 11}, 3));
+  EXPECT_EQ(comm_bench_bytes({.size_bytes = 100}, 3), 500);
+  EXPECT_EQ(comm_bench_bytes({.test = CommTest::kAllGather, .size_bytes = 100}, 3), 1100);
 }
 
 TEST(CommBenchText, ParsesSizesAndTests) {

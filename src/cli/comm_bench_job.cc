@@ -15,6 +15,7 @@
 
 #include <fmt/ranges.h>
 
+#include "base/resource_limits.h"
 #include "cli/command.h"
 #include "cli/version.h"
 #include "comm/rank_group.h"
@@ -23,6 +24,7 @@
 namespace hadal {
 namespace {
 
+constexpr int kMostRanks = 1024;  // that the rendezvous has room for
 constexpr std::chrono::milliseconds kJoinTimeout{120'000};
 constexpr std::chrono::milliseconds kOperationTimeout{120'000};  // a slow link takes its time over 1 GiB
 
@@ -75,6 +77,9 @@ int count_gaudi_cards() {
 
 Status check_place(const CommBenchJob& job, int ranks_per_node) {
   if (job.nranks < 1) return make_error(ErrorCode::kInvalidArgument, "--nranks N is required: ranks on all nodes");
+  if (job.nranks > kMostRanks) {
+    return make_error(ErrorCode::kInvalidArgument, "--nranks {}: at most {}", job.nranks, kMostRanks);
+  }
   if (ranks_per_node < 1) {
     return make_error(ErrorCode::kInvalidArgument,
                       "--ranks_per_node is required on several nodes (no Gaudi cards here to count)");
@@ -120,6 +125,9 @@ Expected<Layout> plan_layout(const CommBenchJob& job) {
     const bool takes_part = job.custom_comm.empty() ||
                             std::find(job.custom_comm.begin(), job.custom_comm.end(), rank) != job.custom_comm.end();
     if (takes_part) layout.members.push_back(rank);
+  }
+  if (job.bench.root < 0 || job.bench.root >= job.nranks) {
+    return make_error(ErrorCode::kInvalidArgument, "--test_root {}: {} ranks, from 0", job.bench.root, job.nranks);
   }
   for (const int rank : job.custom_comm) {
     if (rank < 0 || rank >= job.nranks) {
@@ -295,6 +303,29 @@ CommBenchJob inside_group(CommBenchJob job, const Layout& layout) {
   return job;
 }
 
+// What every rank would find out, told once. Errors: kInvalidArgument; kResourceExhausted (memory).
+Status check_before_start(const CommBenchJob& job, const Layout& layout) {
+  const int world = static_cast<int>(layout.members.size());
+  const int num_nodes = static_cast<int>(layout.nodes().size());
+  double needed = 0;
+  for (const CommTest test : job.tests) {
+    for (const int64_t size : job.sizes) {
+      CommBenchOptions options = job.bench;
+      options.test = test;
+      options.size_bytes = size;
+      options.num_nodes = num_nodes;
+      HADAL_RETURN_IF_ERROR(check_comm_bench(options, world));
+      needed = std::max(needed, comm_bench_bytes(options, world) * world / num_nodes);
+    }
+  }
+  const auto available = available_memory_bytes();
+  if (!available || needed <= static_cast<double>(*available)) return {};
+  return make_error(ErrorCode::kResourceExhausted,
+                    "--size {}: the ranks of this node need {:.1f} GiB of memory at least, {:.1f} are free: take a "
+                    "smaller size or fewer ranks",
+                    job.sizes.back(), needed / (1 << 30), static_cast<double>(*available) / (1 << 30));
+}
+
 int wait_for_all(const std::vector<pid_t>& ranks, const std::vector<size_t>& numbers) {
   int code = kExitOk;
   for (size_t i = 0; i < ranks.size(); ++i) {
@@ -351,6 +382,10 @@ int run_comm_bench_job(const CommBenchJob& given) {
     return kExitBadUsage;
   }
   const CommBenchJob job = inside_group(given, *layout);
+  if (const Status status = check_before_start(job, *layout); !status) {
+    fmt::print(stderr, "hadal comm bench: {}\n", status.error().message);
+    return status.error().code == ErrorCode::kInvalidArgument ? kExitBadUsage : kExitFailed;
+  }
   std::vector<size_t> mine;
   for (size_t rank = 0; rank < layout->members.size(); ++rank) {
     if (layout->node_of(layout->members[rank]) == std::max(0, job.node_id)) mine.push_back(rank);

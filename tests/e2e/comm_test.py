@@ -98,10 +98,22 @@ class OneMachine(unittest.TestCase):
                             (["--nranks", "2", "--test", "allreduce"], "did you mean all_reduce?"),
                             (["--nranks", "2", "--size", "32x"], "32M"),
                             (["--nranks", "2", "--reduction_op", "max"], "sum"),
+                            (["--nranks", "100000"], "at most 1024"),
+                            (["--nranks", "3", "--loop", "0"], "--loop 0: 1 .. "),
+                            (["--nranks", "3", "--loop", "99999999999999999999"], "1 .. 1000000000000 iterations"),
+                            (["--nranks", "3", "--test_root", "3"], "--test_root 3: 3 ranks"),
+                            (["--nranks", "3", "--test", "all2all", "--size", "8"], "needs at least 12 bytes"),
+                            (["--nranks", "3", "--test", "send_recv", "--ranks_list", "0,3"], "0,3 of 3 ranks"),
                             (["--nranks", "2", "--ranks_lst", "0,1"], "did you mean --ranks-list")):
             done = bench(*args)
             self.assertEqual(done.returncode, 2, done.stderr)
             self.assertIn(words, done.stderr)
+            self.assertEqual(done.stderr.count(words), 1, "told once")
+
+    def test_too_large_for_the_machine(self):
+        done = bench("--nranks", "2", "--size", "900G", "--loop", "1")
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertRegex(done.stderr, r"--size 966367641600: .* need 9000\.0 GiB of memory at least, [0-9.]+ are free")
 
     def test_a_killed_rank_ends_all(self):
         running = subprocess.Popen([str(BINARY), "comm", "bench", "--nranks", "3", "--size", "1k", "--loop", "100000000"],

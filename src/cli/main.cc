@@ -11,15 +11,23 @@
 namespace hadal {
 namespace {
 
-const Command* const kCommands[] = {&kServeCommand,   &kWorkerCommand, &kChatCommand,    &kInspectCommand,   &kBenchCommand,
-                                    &kPlanCommand,    &kConvertCommand, &kCalibrateCommand, &kEvalCommand,
-                                    &kCertifyCommand, &kDoctorCommand,  &kCommCommand};
+const Command* const kCommands[] = {&kServeCommand, &kWorkerCommand,  &kChatCommand,    &kInspectCommand,
+                                    &kBenchCommand, &kPlanCommand,    &kConvertCommand, &kCalibrateCommand,
+                                    &kEvalCommand,  &kCertifyCommand, &kDoctorCommand,  &kCommCommand};
 
 // vLLM accepts snake_case spellings of every flag: --max_model_len=4096 is --max-model-len=4096.
 std::string with_kebab_case_flag(std::string argument) {
   if (argument.rfind("--", 0) != 0) return argument;
   const size_t name_end = std::min(argument.find('='), argument.size());
   std::replace(argument.begin(), argument.begin() + static_cast<ptrdiff_t>(name_end), '_', '-');
+  return argument;
+}
+
+// hccl_demo's own words with one dash, of `hadal comm bench`.
+std::string with_two_dashes(std::string argument) {
+  for (const char* word : {"-list", "-clean", "-mpi", "-no_color", "-ignore_mpi_errors"}) {
+    if (argument == word) return "-" + argument;
+  }
   return argument;
 }
 
@@ -70,7 +78,7 @@ int run_program(int argc, char** argv) {
     program.get_subcommand(command->name)->allow_extras();
   }
   std::vector<std::string> arguments;
-  for (int i = argc - 1; i > 0; --i) arguments.push_back(with_kebab_case_flag(argv[i]));
+  for (int i = argc - 1; i > 0; --i) arguments.push_back(with_kebab_case_flag(with_two_dashes(argv[i])));
   try {
     program.parse(std::move(arguments));
   } catch (const CLI::ParseError& error) {

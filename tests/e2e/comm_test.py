@@ -92,6 +92,18 @@ class OneMachine(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(re.findall(r"hcclSendRecv\w*", done.stdout), ["hcclSendRecv_rank_2"])
 
+    def test_lists_and_documents(self):
+        for flag in ("--list_tests", "--list-tests", "-list"):
+            done = bench(flag)
+            self.assertEqual((done.returncode, done.stdout.split()),
+                             (0, ["broadcast", "all_reduce", "reduce_scatter", "all_gather", "send_recv", "reduce",
+                                  "all2all"]), done.stderr)
+        done = bench("--doc")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("HCCL_COMM_ID", done.stdout)
+        done = bench("-clean", "-no_color", "--nranks", "1", "--loop", "1", "--size", "4")
+        self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_refusals_say_what_to_do(self):
         for args, words in ((["--nranks", "16", "--ranks_per_node", "8"], "HCCL_COMM_ID=<address of node 0>"),
                             ([], "--nranks N is required"),

@@ -156,11 +156,11 @@ std::string time_stamp() {
 }
 
 Status write_data_csv(const std::string& folder, const CommBenchOptions& options, const CommBenchResult& result,
-                      int rank) {
+                      int rank, bool is_first) {
   const auto write = [&](const char* which, const std::vector<float>& values) -> Status {
     const std::string path =
         fmt::format("{}/HCCL_demo_{}_{}_{}_{}.csv", folder, comm_test_name(options.test), which, rank, time_stamp());
-    std::ofstream file(path);
+    std::ofstream file(path, is_first ? std::ios::trunc : std::ios::app);
     for (const float value : values) file << fmt::format("{}\n", value);
     file.flush();
     return file ? Status() : make_error(ErrorCode::kIo, "--data_csv: cannot write {}", path);
@@ -261,7 +261,9 @@ Expected<CommBenchResult> RankRun::run_one(Communicator& comm, const CommBenchOp
       if (!file) return make_error(ErrorCode::kIo, "--result_csv: cannot append to {}", job_.result_csv);
     }
   }
-  if (!job_.data_csv.empty()) HADAL_RETURN_IF_ERROR(write_data_csv(job_.data_csv, options, result, printed_rank()));
+  if (!job_.data_csv.empty())
+    HADAL_RETURN_IF_ERROR(
+        write_data_csv(job_.data_csv, options, result, printed_rank(), options.size_bytes == job_.sizes[0]));
   HADAL_RETURN_IF_ERROR(comm.barrier());
   return result;
 }

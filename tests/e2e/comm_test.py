@@ -76,6 +76,8 @@ class OneMachine(unittest.TestCase):
             dumps = sorted(path.name.rsplit("_", 2)[0] for path in Path(folder).glob("HCCL_demo_*"))
             self.assertEqual(dumps, [f"HCCL_demo_all_gather_{which}_{rank}" for which in ("input", "output")
                                      for rank in (0, 1)])
+            for path in Path(folder).glob("HCCL_demo_*_input_*"):
+                self.assertEqual(len(path.read_text().splitlines()), 8 + 16 + 32, "of all sizes")
 
     def test_latency_subset_and_pairs(self):
         done = bench("--nranks", "4", "--test", "broadcast", "--measure", "latency", "--size", "64", "--loop", "4",

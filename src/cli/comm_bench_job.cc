@@ -383,7 +383,8 @@ int run_comm_bench_job(const CommBenchJob& given) {
     fmt::print(stderr, "hadal comm bench: {}\n", layout.error().message);
     return kExitBadUsage;
   }
-  const CommBenchJob job = inside_group(given, *layout);
+  CommBenchJob job = inside_group(given, *layout);
+  if (job.token.empty()) job.token = make_rank_token();  // one machine: only its ranks need to know it
   if (const Status status = check_before_start(job, *layout); !status) {
     fmt::print(stderr, "hadal comm bench: {}\n", status.error().message);
     return status.error().code == ErrorCode::kInvalidArgument ? kExitBadUsage : kExitFailed;

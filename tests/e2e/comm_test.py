@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -105,6 +106,25 @@ class OneMachine(unittest.TestCase):
         self.assertIn("HCCL_COMM_ID", done.stdout)
         done = bench("-clean", "-no_color", "--nranks", "1", "--loop", "1", "--size", "4")
         self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_the_port_of_one_machine_needs_a_token_too(self):
+        running = subprocess.Popen([str(BINARY), "comm", "bench", "--nranks", "2", "--size", "1k", "--loop", "100000000"],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            running.stdout.readline()  # the ranks have met
+            children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+            own = {os.readlink(path) for path in Path(f"/proc/{children[0]}/fd").iterdir() if path.is_symlink()}
+            rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+            listening = [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in own]
+            self.assertEqual([where.split(":")[0] for where in listening], ["0100007F"], "127.0.0.1 alone")
+            with socket.create_connection(("127.0.0.1", int(listening[0].split(":")[1], 16))) as stranger:
+                greeting = b"\x01" + struct.pack("<I", 0) + struct.pack("<I", 6) + b"rank=1"
+                stranger.sendall(struct.pack("<I", len(greeting)) + greeting)
+                stranger.settimeout(60)
+                self.assertIn(b"wrong token", stranger.recv(4096))
+        finally:
+            running.kill()
+            running.communicate()
 
     def test_refusals_say_what_to_do(self):
         for args, words in ((["--nranks", "16", "--ranks_per_node", "8"], "HCCL_COMM_ID=<address of node 0>"),

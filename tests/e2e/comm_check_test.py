@@ -107,6 +107,14 @@ class CommCheck(unittest.TestCase):
             nodes.ip(1, "neighbour", "add", nodes.address(0), "lladdr", "02:00:00:00:00:01", "dev", "eth0")
             self.assertEqual(self.names(Check(nodes, 1, wait=3)), [["port-blocked"]])
 
+    def test_ports_that_this_node_itself_blocks(self):
+        for ports in ((29500, 29500), (20000, 20000)):
+            with Nodes(2) as nodes:
+                nodes.block_tcp(1, 0, ports=ports)
+                checks = Check(nodes, 0, "--probe-port", "20000", wait=3), Check(nodes, 1, wait=3)
+                told = [check.faults() for check in checks]
+                self.assertIn("own firewall or routes", told[1]["port-blocked"]["fix"])
+
     def test_a_taken_port_and_a_stranger_on_it(self):
         with Nodes(2) as nodes:
             silent = subprocess.Popen(nodes.command(0, "python3", "-c", "import socket, time\n"

@@ -110,6 +110,14 @@ bool Check::choose_own_address() {
                     options_.master_addr));
     return false;
   }
+  const auto targets = resolve_host(options_.master_addr);
+  if (own_.is_loopback && targets && !is_loopback_address(targets->front())) {
+    add("loopback", {node},
+        fmt::format("node {}: {} {} is a loopback interface, which cannot reach {}", node, own_.interface_name,
+                    own_.address, options_.master_addr),
+        "name the interface between the nodes (--interface, or GLOO_SOCKET_IFNAME), or leave it out");
+    return false;
+  }
   return true;
 }
 

@@ -91,6 +91,12 @@ class CommCheck(unittest.TestCase):
             self.assertEqual(self.names(Check(nodes, 1, master="192.0.2.7", wait=2)), [["no-route"]])
             self.assertEqual(self.names(Check(nodes, 1, master="no-such-head.invalid")), [["name-unknown"]])
 
+    def test_the_loopback_interface_between_nodes(self):
+        with Nodes(2) as nodes:
+            self.assertEqual(self.names(Check(nodes, 0, wait=2), Check(nodes, 1, "--interface", "lo")),
+                             [["node-missing"], ["loopback"]])
+            self.assertEqual(self.names(Check(nodes, 0, "--interface", "lo")), [["loopback"]])
+
     def test_loopback_in_etc_hosts(self):
         with Nodes(2) as nodes:
             folder = Path("/etc/netns") / nodes.names[0]  # ip netns exec puts it in the place of /etc/hosts

@@ -88,6 +88,7 @@ class CommCheck(unittest.TestCase):
             fault = Check(nodes, 1, "--interface", "eno1").faults()["interface-unknown"]
             self.assertIn("eth0 10.77.0.2", fault["found"])
             self.assertEqual(self.names(Check(nodes, 1, GLOO_SOCKET_IFNAME="ib0")), [["interface-unknown"]])
+            self.assertEqual(self.names(Check(nodes, 1, HCCL_SOCKET_IFNAME="ib0")), [["interface-unknown"]])
             self.assertEqual(self.names(Check(nodes, 1, master="192.0.2.7", wait=2)), [["no-route"]])
             self.assertEqual(self.names(Check(nodes, 1, master="no-such-head.invalid")), [["name-unknown"]])
 
@@ -153,6 +154,12 @@ class CommCheck(unittest.TestCase):
                       Check(nodes, 1, "--model", str(model), wait=30, binary=binary, VLLM_MOE_N_SLICE="8"))
             expected = ["binary-differs", "config-differs", "model-differs"]
             self.assertEqual(self.names(*checks), [expected, expected])
+
+    def test_a_model_that_is_not_there(self):
+        with Nodes(2) as nodes:
+            checks = (Check(nodes, 0, "--model", str(REPOSITORY / "models/nano"), wait=30),
+                      Check(nodes, 1, "--model", "/no/such/model", wait=30))
+            self.assertEqual(self.names(*checks), [["model-differs"], ["model-differs", "model-unreadable"]])
 
     def test_another_world_size(self):
         with Nodes(2) as nodes:

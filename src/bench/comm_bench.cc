@@ -210,7 +210,7 @@ void Run::check(const Bytes& in, const Bytes& out, CommBenchResult* result) cons
 
 Expected<CommBenchResult> Run::measure() {
   prepare();
-  HADAL_RETURN_IF_ERROR(once(0));  // warm-up
+  for (int i = 0; i < options_.num_warm_ups; ++i) HADAL_RETURN_IF_ERROR(once(i % num_pairs()));
   HADAL_RETURN_IF_ERROR(comm_.barrier());
   const auto begin = Clock::now();
   for (int64_t i = 0; i < options_.loop; ++i) HADAL_RETURN_IF_ERROR(once(i % num_pairs()));

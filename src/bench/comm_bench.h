@@ -27,6 +27,7 @@ struct CommBenchOptions {
   bool latency = false;  // --measure latency, else bw
   int64_t size_bytes = 33'554'432;
   int64_t loop = 1000;
+  int num_warm_ups = 1;
   int root = 0;  // of the operation, and the rank that prints; inside the group
   DType dtype = DType::kF32;
   bool same_buffers = false;

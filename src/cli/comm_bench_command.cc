@@ -89,11 +89,12 @@ Status read_flags(CommBenchFlags& flags) {
                       "--reduction_op {}: sum is what ranks of a model do, and all that we have", flags.reduction_op);
   }
   job.bench.check_correctness = !flags.no_correctness;
+  if (environment("HCCL_GAUDI_DIRECT") == "1") job.bench.num_warm_ups = 33;
   job.is_range = !flags.size_range.empty();
   if (job.is_range) {
     HADAL_ASSIGN_OR_RETURN(job.sizes, comm_size_range(flags.size_range[0], flags.size_range[1], flags.size_range_inc));
   } else {
-    HADAL_ASSIGN_OR_RETURN(const int64_t size, parse_comm_size(flags.size));
+    HADAL_ASSIGN_OR_RETURN(const int64_t size, read_comm_size(flags.size));
     job.sizes = {size};
   }
   job.comm_id = environment("HCCL_COMM_ID");

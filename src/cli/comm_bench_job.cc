@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <csignal>
 #include <cstdio>
@@ -346,9 +347,19 @@ int wait_for_all(const std::vector<pid_t>& ranks, const std::vector<size_t>& num
 
 }  // namespace
 
+Expected<int64_t> read_comm_size(const std::string& text) {
+  auto size = parse_comm_size(text);
+  if (size || text.empty() || std::isalpha(static_cast<unsigned char>(text.back())) == 0) return size;
+  const auto bytes = parse_comm_size(text.substr(0, text.size() - 1) + "B");
+  if (!bytes) return size;
+  fmt::print(stderr, "hadal comm bench: size {}: {} is no unit (G, M, K or B, as 32M); taken as {} bytes\n", text,
+             text.back(), *bytes);
+  return bytes;
+}
+
 Expected<std::vector<int64_t>> comm_size_range(const std::string& min, const std::string& max, int inc) {
-  HADAL_ASSIGN_OR_RETURN(const int64_t least, parse_comm_size(min));
-  HADAL_ASSIGN_OR_RETURN(const int64_t most, parse_comm_size(max));
+  HADAL_ASSIGN_OR_RETURN(const int64_t least, read_comm_size(min));
+  HADAL_ASSIGN_OR_RETURN(const int64_t most, read_comm_size(max));
   if (least > most || inc < 1 || inc > 40) {
     return make_error(ErrorCode::kInvalidArgument, "--size_range {} {} --size_range_inc {}: the range is empty", min,
                       max, inc);

@@ -126,11 +126,17 @@ class OneMachine(unittest.TestCase):
             running.kill()
             running.communicate()
 
+    def test_a_letter_that_is_no_unit_means_bytes(self):
+        done = bench("--nranks", "2", "--size", "64x", "--loop", "2", HCCL_GAUDI_DIRECT="1")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("x is no unit", done.stderr)
+        self.assertIn("hcclBroadcast(dataSize=64, count=16,", done.stdout)
+
     def test_refusals_say_what_to_do(self):
         for args, words in ((["--nranks", "16", "--ranks_per_node", "8"], "HCCL_COMM_ID=<address of node 0>"),
                             ([], "--nranks N is required"),
                             (["--nranks", "2", "--test", "allreduce"], "did you mean all_reduce?"),
-                            (["--nranks", "2", "--size", "32x"], "32M"),
+                            (["--nranks", "2", "--size", "32mx"], "32M"),
                             (["--nranks", "2", "--reduction_op", "max"], "sum"),
                             (["--nranks", "100000"], "at most 1024"),
                             (["--nranks", "3", "--loop", "0"], "--loop 0: 1 .. "),

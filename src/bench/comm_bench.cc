@@ -46,6 +46,16 @@ float load(DType dtype, const Bytes& bytes, int64_t i) {
                               : bf16_to_f32(reinterpret_cast<const bf16_t*>(bytes.data())[i]);
 }
 
+bool is_gathered(const CommBenchOptions& options) {
+  const bool reduces = options.test == CommTest::kAllReduce || options.test == CommTest::kReduce ||
+                       options.test == CommTest::kReduceScatter;
+  return reduces && options.reduction != CommReduction::kSum;
+}
+
+float join(CommReduction reduction, float a, float b) {
+  return reduction == CommReduction::kSum ? a + b : reduction == CommReduction::kMin ? std::min(a, b) : std::max(a, b);
+}
+
 // With a ranks_list: the pairs in which this rank receives.
 int64_t num_receives(const CommBenchOptions& options, int rank) {
   return std::count_if(options.ranks_list.begin(), options.ranks_list.end(),
@@ -66,6 +76,7 @@ class Run {
  private:
   Status operate(Bytes& in, Bytes& out);
   Status exchange_with_peer(const Bytes& in, Bytes& out);
+  Status gather_and_join(const Bytes& in, Bytes& out);
   std::pair<int, int> peers() const;  // to, from
   bool has_expectation() const;
   float expected(int64_t i) const;
@@ -79,6 +90,7 @@ class Run {
   int64_t count_ = 0;      // elements of input
   int64_t out_count_ = 0;  // elements of output
   std::vector<Bytes> inputs_, outputs_;
+  Bytes gathered_;  // inputs of all ranks, for min and max
 };
 
 void Run::prepare() {
@@ -96,6 +108,7 @@ void Run::prepare() {
 }
 
 Status Run::operate(Bytes& in, Bytes& out) {
+  if (is_gathered(options_)) return gather_and_join(in, out);
   switch (options_.test) {
     case CommTest::kBroadcast:
       if (rank_ == options_.root) return comm_.broadcast(in, options_.root);
@@ -131,6 +144,21 @@ std::pair<int, int> Run::peers() const {
   return {(rank_ + per_node) % world_, (rank_ + world_ - per_node) % world_};
 }
 
+Status Run::gather_and_join(const Bytes& in, Bytes& out) {
+  gathered_.resize(in.size() * static_cast<size_t>(world_));
+  HADAL_RETURN_IF_ERROR(comm_.all_gather(in, gathered_.data()));
+  if (options_.test == CommTest::kReduce && rank_ != options_.root) return {};
+  const int64_t first = options_.test == CommTest::kReduceScatter ? rank_ * out_count_ : 0;
+  for (int64_t i = 0; i < out_count_; ++i) {
+    float joined = load(options_.dtype, gathered_, first + i);
+    for (int64_t rank = 1; rank < world_; ++rank) {
+      joined = join(options_.reduction, joined, load(options_.dtype, gathered_, rank * count_ + first + i));
+    }
+    store(options_.dtype, out, i, joined);
+  }
+  return {};
+}
+
 // Even places send first, so that nobody waits in a circle (with an odd number of nodes the last one breaks it).
 Status Run::exchange_with_peer(const Bytes& in, Bytes& out) {
   for (const auto& [sender, receiver] : options_.ranks_list) {  // the first unfinished pair always can go on
@@ -163,8 +191,8 @@ bool Run::has_expectation() const {
 
 float Run::expected(int64_t i) const {
   const auto sum = [&](int64_t element) {
-    float total = 0;
-    for (int rank = 0; rank < world_; ++rank) total += input_of(rank, element);
+    float total = input_of(0, element);
+    for (int rank = 1; rank < world_; ++rank) total = join(options_.reduction, total, input_of(rank, element));
     return total;
   };
   switch (options_.test) {
@@ -289,7 +317,7 @@ Status check_comm_bench(const CommBenchOptions& options, int world) {
 double comm_bench_bytes(const CommBenchOptions& options, int world) {
   const auto in = static_cast<double>(options.size_bytes);
   const double out = options.test == CommTest::kAllGather ? in * world : in;
-  return 2 * (in + out) + out;
+  return 2 * (in + out) + out + (is_gathered(options) ? in * world : 0);
 }
 
 Expected<CommBenchResult> run_comm_bench(Communicator& comm, const CommBenchOptions& options) {

@@ -22,6 +22,11 @@ std::vector<CommTest> all_comm_tests();
 // "32m", "1.5G", "512": powers of 1024, any case. Errors: kInvalidArgument.
 Expected<int64_t> parse_comm_size(const std::string& text);
 
+// Ranks of a model only sum: the transports do that alone. Of the others all inputs are gathered and joined here.
+enum class CommReduction { kSum, kMin, kMax };
+Expected<CommReduction> parse_comm_reduction(const std::string& name);  // "sum"; errors: kInvalidArgument
+const char* comm_reduction_name(CommReduction reduction);
+
 struct CommBenchOptions {
   CommTest test = CommTest::kBroadcast;
   bool latency = false;  // --measure latency, else bw
@@ -30,6 +35,7 @@ struct CommBenchOptions {
   int num_warm_ups = 1;
   int root = 0;  // of the operation, and the rank that prints; inside the group
   DType dtype = DType::kF32;
+  CommReduction reduction = CommReduction::kSum;
   bool same_buffers = false;
   bool check_correctness = true;
   bool keep_data = false;    // input and output of the check go into the result

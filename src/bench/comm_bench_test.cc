@@ -93,6 +93,24 @@ TEST(CommBench, RanksListNamesSendersAndReceivers) {
   EXPECT_THAT(comm_bench_headline(options, results[2], 2), HasSubstr("hcclSendRecv_rank_2(dataSize=64"));
 }
 
+TEST(CommBench, TakesTheLeastAndTheMost) {
+  for (const CommTest test : {CommTest::kAllReduce, CommTest::kReduce, CommTest::kReduceScatter}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      CommBenchOptions options{.test = test, .size_bytes = 96, .loop = 2, .dtype = dtype};
+      options.reduction = CommReduction::kMin;
+      auto results = run_all(3, options);
+      for (const auto& result : results) EXPECT_TRUE(result.is_correct) << result.mismatch;
+      EXPECT_EQ(results[0].first_outputs, (std::vector<float>{0, 3, 6, 9}));
+      options.reduction = CommReduction::kMax;
+      results = run_all(3, options);
+      for (const auto& result : results) EXPECT_TRUE(result.is_correct) << result.mismatch;
+      EXPECT_EQ(results[0].first_outputs, (std::vector<float>{2, 5, 8, 11}));
+    }
+  }
+  EXPECT_EQ(parse_comm_reduction("max").value(), CommReduction::kMax);
+  EXPECT_FALSE(parse_comm_reduction("prod"));
+}
+
 // Of --custom_comm 1,3: input i of rank r is r + 2 * (i mod 13).
 TEST(CommBench, RanksOfASubsetKeepTheirNumbers) {
   CommBenchOptions options{.test = CommTest::kAllReduce, .size_bytes = 64, .loop = 2, .members = {1, 3}};

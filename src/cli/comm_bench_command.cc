@@ -84,10 +84,7 @@ Status read_flags(CommBenchFlags& flags) {
     return make_error(ErrorCode::kInvalidArgument, "--data_type {}: float or bfloat16", flags.data_type);
   }
   job.bench.dtype = flags.data_type == "float" ? DType::kF32 : DType::kBF16;
-  if (flags.reduction_op != "sum") {
-    return make_error(ErrorCode::kUnsupported,
-                      "--reduction_op {}: sum is what ranks of a model do, and all that we have", flags.reduction_op);
-  }
+  HADAL_ASSIGN_OR_RETURN(job.bench.reduction, parse_comm_reduction(flags.reduction_op));
   job.bench.check_correctness = !flags.no_correctness;
   if (environment("HCCL_GAUDI_DIRECT") == "1") job.bench.num_warm_ups = 33;
   job.is_range = !flags.size_range.empty();
@@ -151,7 +148,7 @@ void add_bench_command(CLI::App& comm) {
   command->add_option("--test-root", job.bench.root, "Root of broadcast and reduce; the rank that prints")
       ->capture_default_str();
   command->add_option("--data-type", g_flags.data_type, "float or bfloat16")->capture_default_str();
-  command->add_option("--reduction-op", g_flags.reduction_op, "sum")->capture_default_str();
+  command->add_option("--reduction-op", g_flags.reduction_op, "sum, min or max")->capture_default_str();
   command->add_option("--ranks-list", g_flags.ranks_list, "send_recv: sender,receiver,sender,receiver ...");
   command->add_option("--custom-comm", g_flags.custom_comm, "Only these ranks take part: 0,1,8,9");
   command->add_flag("--same-buffers", job.bench.same_buffers, "One pair of buffers for all iterations");

@@ -142,10 +142,11 @@ Expected<Layout> plan_layout(const CommBenchJob& job) {
 std::string shown_job(const CommBenchJob& job) {
   std::vector<const char*> tests;
   for (const CommTest test : job.tests) tests.push_back(comm_test_name(test));
-  return fmt::format("test {} size {} loop {} root {} type {} measure {} same_buffers {} check {} comm {} list {}",
-                     fmt::join(tests, ","), fmt::join(job.sizes, ","), job.bench.loop, job.bench.root,
-                     dtype_name(job.bench.dtype), job.bench.latency ? "latency" : "bw", job.bench.same_buffers,
-                     job.bench.check_correctness, fmt::join(job.custom_comm, ","), job.bench.ranks_list.size());
+  return fmt::format(
+      "test {} size {} loop {} root {} type {} op {} measure {} same_buffers {} check {} comm {} list {}",
+      fmt::join(tests, ","), fmt::join(job.sizes, ","), job.bench.loop, job.bench.root, dtype_name(job.bench.dtype),
+      comm_reduction_name(job.bench.reduction), job.bench.latency ? "latency" : "bw", job.bench.same_buffers,
+      job.bench.check_correctness, fmt::join(job.custom_comm, ","), job.bench.ranks_list.size());
 }
 
 std::string time_stamp() {

@@ -95,6 +95,14 @@ class OneMachine(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(re.findall(r"hcclSendRecv\w*", done.stdout), ["hcclSendRecv_rank_2"])
 
+    def test_other_reductions(self):
+        for op, outputs in (("min", "0 3 6 9"), ("max", "2 5 8 11")):
+            done = bench("--nranks", "3", "--test", "all_reduce", "--loop", "2", "--size_range", "64", "64",
+                         "--reduction_op", op)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(done.stdout.count(f"Output Buffer [{outputs} ...] which is fine."), 3, done.stdout)
+            self.assertRegex(done.stdout, rf"\n64 +16 +float +{op} +")
+
     def test_lists_and_documents(self):
         for flag in ("--list_tests", "--list-tests", "-list"):
             done = bench(flag)
@@ -137,7 +145,7 @@ class OneMachine(unittest.TestCase):
                             ([], "--nranks N is required"),
                             (["--nranks", "2", "--test", "allreduce"], "did you mean all_reduce?"),
                             (["--nranks", "2", "--size", "32mx"], "32M"),
-                            (["--nranks", "2", "--reduction_op", "max"], "sum"),
+                            (["--nranks", "2", "--reduction_op", "prod"], "sum, min or max"),
                             (["--nranks", "100000"], "at most 1024"),
                             (["--nranks", "3", "--loop", "0"], "--loop 0: 1 .. "),
                             (["--nranks", "3", "--loop", "99999999999999999999"], "1 .. 1000000000000 iterations"),

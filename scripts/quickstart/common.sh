@@ -68,6 +68,24 @@ refuse_option() {
   exit 2
 }
 
+# split_cluster SWITCHES VALUED WORD: sets split to what getopts takes WORD for: -sq is -s -q, -p80 is -p 80. SWITCHES and
+# VALUED are the letters of each kind; a WORD with any other letter stays as it is.
+split_cluster() {
+  local switches=$1 valued=$2 word=$3 rest=${3#-} letter
+  split=()
+  [[ $word =~ ^-[a-zA-Z].+ ]] || { split=("$word") && return; }
+  while [[ -n $rest ]]; do
+    letter=${rest:0:1} rest=${rest:1}
+    if [[ $valued == *"$letter"* ]]; then
+      split+=("-$letter")
+      [[ -n $rest ]] && split+=("$rest")
+      return 0
+    fi
+    [[ $switches == *"$letter"* ]] || { split=("$word") && return; }
+    split+=("-$letter")
+  done
+}
+
 # need_value SCRIPT OPTION VALUE..: the option's value must follow it.
 need_value() {
   [[ $# -ge 3 ]] && return 0

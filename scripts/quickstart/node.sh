@@ -9,25 +9,25 @@ hadal_need_source() {
   return 1
 }
 
-# hadal_read_options NAME ARGUMENT..: sets the caller's quantize and wants_help (0 or 1) and words, the arguments after
-# the options. 2 for an unknown option.
+# hadal_read_options NAME ARGUMENT..: sets the caller's quantize and wants_help (0 or 1) and words, the arguments that are
+# no options. 2 for an unknown option.
 hadal_read_options() {
   local name=$1
   quantize=0 wants_help=0 words=()
   shift
-  while [[ ${1-} == -* ]]; do
+  while [[ $# -gt 0 ]]; do
     case $1 in
       -q) quantize=1 ;;
       -h | --help)
         wants_help=1
         return 0 ;;
-      *)
+      -*)
         echo "$name: unknown option '$1' (did you mean -q or -h?)" >&2
         return 2 ;;
+      *) words+=("$1") ;;
     esac
     shift
   done
-  words=("$@")
 }
 
 # hadal_route_to ADDRESS: "IP NIC" of this machine's side of the way there; nothing when there is no way.
@@ -49,6 +49,11 @@ hadal_choose_address() {
   if [[ -z $address ]]; then
     if [[ -n $nic ]]; then
       found=$(hadal_own_addresses | awk -v nic="$nic" '$2 == nic {print; exit}')
+      if [[ -z $found ]]; then
+        echo "$name: no interface $nic (GLOO_SOCKET_IFNAME) of this machine has an address. There are:" >&2
+        hadal_own_addresses | sed 's/^/  /' >&2
+        return 1
+      fi
     elif [[ -n $head ]]; then
       found=$(hadal_route_to "$head")
     elif [[ $(hadal_own_addresses | wc -l) -eq 1 ]]; then

@@ -34,7 +34,7 @@ Everything after -- goes to 'hadal serve': -- --api-key KEY --tensor-parallel-si
 Environment: HADAL (the program), KV_CACHE_DTYPE [auto; fp8_inc with -q], max_num_batched_tokens [2048: tokens of a step;
 a prompt is computed in pieces of it]; with -q QUANT_CONFIG [eval/quant_configs/per_channel_fp8kv.json],
 INC_MEASUREMENT_DUMP_PATH_PREFIX [scripts/, below which the configuration's dump_stats_path lies],
-INC_FORCE_NAIVE_SCALING [1]. 'hadal serve' reads HADAL_* variables and vLLM's besides.
+INC_FORCE_NAIVE_SCALING [1] and, always 1, VLLM_REQUANT_FP8_INC, VLLM_ENABLE_RUNTIME_DEQUANT. 'hadal serve' reads HADAL_* variables and vLLM's besides.
 END
 }
 
@@ -42,6 +42,7 @@ options=("-w weights model" "-u url host" "-p port" "-l length max-model-len" "-
   "-c cache recipe-cache" "-s skip-warmup" "-q quantize quantization inc" "-m max-num-prefill-seqs" "-h help" "--dry-run")
 extra=()
 while [[ $# -gt 0 ]]; do
+  split_cluster sqh wupblcm "$1" && shift && set -- "${split[@]}" "$@"
   option=$1
   case $option in -[wupblcm]) need_value "$self" "$@" && value=$2 && shift ;; esac
   shift
@@ -68,7 +69,7 @@ numerics=()
 if [[ $quantize = 1 ]]; then
   export QUANT_CONFIG=${QUANT_CONFIG:-$quickstart_root/eval/quant_configs/per_channel_fp8kv.json}
   export INC_MEASUREMENT_DUMP_PATH_PREFIX=${INC_MEASUREMENT_DUMP_PATH_PREFIX:-$quickstart_root/scripts}
-  export INC_FORCE_NAIVE_SCALING=${INC_FORCE_NAIVE_SCALING:-1}
+  export INC_FORCE_NAIVE_SCALING=${INC_FORCE_NAIVE_SCALING:-1} VLLM_REQUANT_FP8_INC=1 VLLM_ENABLE_RUNTIME_DEQUANT=1
   numerics=(--quantization inc)
   kv_cache_dtype=fp8_inc
 fi
@@ -81,7 +82,8 @@ command=("$program" serve --host "$host" --port "$port" --block-size 128 --model
   --max-num-seqs "$max_num_seqs" --max-num-batched-tokens "${max_num_batched_tokens:-2048}" --disable-log-requests
   "${extra[@]}")
 if is_dry_run; then
-  print_command QUANT_CONFIG INC_MEASUREMENT_DUMP_PATH_PREFIX INC_FORCE_NAIVE_SCALING -- "${command[@]}"
+  print_command QUANT_CONFIG INC_MEASUREMENT_DUMP_PATH_PREFIX INC_FORCE_NAIVE_SCALING VLLM_REQUANT_FP8_INC \
+    VLLM_ENABLE_RUNTIME_DEQUANT -- "${command[@]}"
   exit 0
 fi
 exec "${command[@]}"

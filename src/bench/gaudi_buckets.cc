@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cmath>
 
 namespace hadal {
 namespace {
@@ -57,9 +56,9 @@ std::vector<Bucket> decode_buckets(const std::vector<int64_t>& sizes, const std:
   std::vector<Bucket> buckets;
   for (const int64_t batch_size : sizes) {
     for (const int64_t count : blocks) {
+      if (batch_size > count) continue;  // the peer compares before it caps: the last may have fewer blocks
       const bool is_last = num_blocks > 0 && count >= num_blocks;
-      const int64_t length = is_last ? num_blocks : count;
-      if (batch_size <= length) buckets.push_back({batch_size, length});
+      buckets.push_back({batch_size, is_last ? num_blocks : count});
       if (is_last) break;
     }
   }
@@ -74,8 +73,9 @@ Status parse_into(const std::string& name, const std::string& text, int64_t* val
 
 Status parse_into(const std::string& name, const std::string& text, double* value) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *value);
-  if (error == std::errc() && end == text.data() + text.size() && std::isfinite(*value)) return {};
-  return make_error(ErrorCode::kInvalidArgument, "{}={}: expected a number", name, text);
+  const bool is_number = error == std::errc() && end == text.data() + text.size();
+  if (is_number && *value >= 0 && *value <= 1) return {};
+  return make_error(ErrorCode::kInvalidArgument, "{}={}: expected the share of padding, 0 to 1", name, text);
 }
 
 Expected<std::vector<int64_t>> named_values(const char* what, const BucketRange& range, BucketRule rule) {
@@ -112,15 +112,16 @@ BucketSettings single_node_buckets(int64_t max_model_len, int64_t max_num_seqs, 
 }
 
 BucketSettings set_bucketing(const BucketingInputs& in) {
-  const int64_t input_min = round_up(in.input_min, in.block_size);
+  constexpr int64_t kSeqStep = 128;  // whatever block_size is
   const int64_t bs_step = std::min<int64_t>(16, in.max_num_seqs);
   const int64_t decode_bs = round_up(in.max_num_seqs, bs_step);
-  return {.prompt_bs = {1, 1, std::max<int64_t>(1, std::min(in.max_num_batched_tokens / input_min, in.max_num_seqs))},
-          .prompt_seq = {input_min, in.block_size, round_up(in.input_max, in.block_size) + in.block_size},
-          .decode_bs = {1, bs_step, decode_bs},
-          .decode_block = {ceil_divide(in.input_min, in.block_size), decode_bs,
-                           (ceil_divide(in.input_max + in.output_max, in.block_size) + 1) * decode_bs},
-          .max_num_batched_tokens = in.max_num_batched_tokens};
+  return {
+      .prompt_bs = {1, 1, std::max<int64_t>(1, std::min(in.max_num_batched_tokens / in.input_min, in.max_num_seqs))},
+      .prompt_seq = {round_up(in.input_min, kSeqStep), kSeqStep, round_up(in.input_max, kSeqStep) + kSeqStep},
+      .decode_bs = {1, bs_step, decode_bs},
+      .decode_block = {ceil_divide(in.input_min, in.block_size), decode_bs,
+                       (ceil_divide(in.input_max + in.output_max, in.block_size) + 1) * decode_bs},
+      .max_num_batched_tokens = in.max_num_batched_tokens};
 }
 
 Status apply_bucket_environment(const EnvironmentReader& read, BucketSettings* settings) {

@@ -91,6 +91,37 @@ TEST(GaudiBuckets, OrderAndEdges) {
   EXPECT_EQ(over.prompt.size(), 4u);
 }
 
+// A cache with fewer blocks than sequences still ends each row whose size the uncapped count allows.
+TEST(GaudiBuckets, RowsEndAtTheCachesBlocksWhateverTheBatchSize) {
+  BucketSettings settings{.prompt_bs = {1, 1, 1},
+                          .prompt_seq = {128, 128, 128},
+                          .decode_bs = {1, 4, 8},
+                          .decode_block = {2, 2, 8},
+                          .max_num_batched_tokens = 128,
+                          .num_blocks = 3};
+  settings.rule = BucketRule::kLinear;
+  const BucketPlan plan = plan_buckets(settings).value();
+  std::vector<std::pair<int64_t, int64_t>> decode;
+  for (const Bucket& bucket : plan.decode) decode.emplace_back(bucket.batch_size, bucket.length);
+  EXPECT_EQ(decode, (std::vector<std::pair<int64_t, int64_t>>{{1, 2}, {1, 3}, {2, 2}, {2, 3}, {4, 3}, {8, 3}}));
+}
+
+// Prompts grow in steps of 128 whatever the cache's blocks are, and the batch follows from the shortest as given.
+TEST(GaudiBuckets, SetBucketingTakesTheInputsAsTheyAre) {
+  const BucketSettings settings = set_bucketing({.max_num_batched_tokens = 16384,
+                                                 .max_num_seqs = 100,
+                                                 .input_min = 1000,
+                                                 .input_max = 2000,
+                                                 .output_max = 48,
+                                                 .block_size = 256});
+  const auto values = [](const BucketRange& range) { return std::tuple(range.min, range.step, range.max); };
+  EXPECT_EQ(values(settings.prompt_bs), std::tuple(1, 1, 16));
+  EXPECT_EQ(values(settings.prompt_seq), std::tuple(1024, 128, 2176));
+  EXPECT_EQ(values(settings.decode_bs), std::tuple(1, 16, 112));
+  EXPECT_EQ(values(settings.decode_block), std::tuple(4, 112, 9 * 112));
+  EXPECT_EQ(set_bucketing({.max_num_batched_tokens = 8192, .input_min = 100}).prompt_bs.max, 81);
+}
+
 TEST(GaudiBuckets, ReadsTheForksVariables) {
   const std::map<std::string, std::string> variables = {{"VLLM_PROMPT_SEQ_BUCKET_MAX", "4096"},
                                                         {"VLLM_DECODE_BS_BUCKET_LIMIT", "0.5"}};
@@ -117,6 +148,13 @@ TEST(GaudiBuckets, OnePaddingRatioForAllLimits) {
   EXPECT_EQ(settings.prompt_seq.limit, 0.1);
   EXPECT_EQ(settings.decode_block.limit, 0.1);
   EXPECT_EQ(settings.decode_bs.limit, 1);
+  for (const char* value : {"2", "-1", "nan", "much"}) {
+    const auto all = [&](const std::string& name) {
+      return name == "BUCKET_PADDING_RATIO" ? std::optional<std::string>(value) : std::nullopt;
+    };
+    EXPECT_THAT(apply_bucket_environment(all, &settings).error().message,
+                HasSubstr(fmt::format("BUCKET_PADDING_RATIO={}: expected", value)));
+  }
 }
 
 TEST(GaudiBuckets, RefusesWhatCannotBeCountedByName) {

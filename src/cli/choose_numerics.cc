@@ -1,20 +1,15 @@
 #include "cli/choose_numerics.h"
 
-#include <cstdlib>
 #include <utility>
 
 #include "cli/inc_numerics.h"
 #include "cli/range_probe.h"
 #include "model/static_plan.h"
+#include "quant/inc_settings.h"
 #include "quant/profile_plan.h"
 
 namespace hadal {
 namespace {
-
-bool env_is_on(const char* name) {
-  const char* value = std::getenv(name);
-  return value != nullptr && (std::string_view(value) == "1" || std::string_view(value) == "true");
-}
 
 bool is_gaudi(NumericsProfile profile) {
   return profile == NumericsProfile::kGaudi2 || profile == NumericsProfile::kGaudi3;
@@ -53,6 +48,9 @@ Expected<GaudiMode> choose_mode(const ServeOptions& options, const ModelConfig& 
     return make_error(ErrorCode::kInvalidArgument, "--gaudi-mode {} goes with --numerics gaudi2 or gaudi3",
                       options.gaudi_mode);
   }
+  HADAL_ASSIGN_OR_RETURN(const bool runtime_dequant,
+                         read_inc_switch([&](const char* name) { return options.numerics_variable(name); },
+                                         "VLLM_ENABLE_RUNTIME_DEQUANT"));
   GaudiMode mode = GaudiMode::kDynamic;
   if (options.gaudi_mode != "auto") {
     HADAL_ASSIGN_OR_RETURN(mode, parse_gaudi_mode(options.gaudi_mode));
@@ -60,7 +58,7 @@ Expected<GaudiMode> choose_mode(const ServeOptions& options, const ModelConfig& 
     mode = GaudiMode::kInc;
   } else if (config.static_input_scales) {
     mode = GaudiMode::kStatic;
-  } else if (env_is_on("VLLM_ENABLE_RUNTIME_DEQUANT")) {
+  } else if (runtime_dequant) {
     mode = GaudiMode::kRuntimeDequant;
   }
   if ((mode == GaudiMode::kInc) != wants_inc(options)) {
@@ -196,17 +194,17 @@ Expected<NumericsChoice> choose_numerics(const ServeOptions& options, const Mode
   HADAL_ASSIGN_OR_RETURN(choice.kernels, choose_kernels(options));
   HADAL_ASSIGN_OR_RETURN(const NumericsProfile profile, choose_profile(options));
   HADAL_ASSIGN_OR_RETURN(const GaudiMode mode, choose_mode(options, config, profile));
-  const bool gaudi_cache =
-      options.kv_cache_dtype == "fp8_inc" || (is_gaudi(profile) && options.kv_cache_dtype == "fp8");
-  if (options.kv_cache_dtype == "fp8_inc" && !is_gaudi(profile)) {
-    return make_error(ErrorCode::kInvalidArgument,
-                      "--kv-cache-dtype fp8_inc goes with --numerics gaudi2 or gaudi3; with {} give fp8 or auto",
-                      numerics_profile_name(profile));
-  }
+  const bool names_inc = options.kv_cache_dtype == "fp8_inc";
+  const bool gaudi_cache = is_gaudi(profile) && (names_inc || options.kv_cache_dtype == "fp8");
   if (gaudi_cache) {
     choice.kv_dtype = DType::kF8E4M3;
-  } else {
-    HADAL_ASSIGN_OR_RETURN(choice.kv_dtype, select_kv_dtype(options.kv_cache_dtype, *choice.kernels));
+  } else {  // the fork's scripts name INC's cache where nothing was measured, too, and get scale 1
+    HADAL_ASSIGN_OR_RETURN(choice.kv_dtype,
+                           select_kv_dtype(names_inc ? "fp8" : options.kv_cache_dtype, *choice.kernels));
+  }
+  if (names_inc && !wants_inc(options)) {
+    choice.warnings.push_back(
+        "--kv-cache-dtype fp8_inc without INC's measurements: the cache's scale is 1, as with fp8");
   }
   HADAL_ASSIGN_OR_RETURN(const RangeMap range_map, choose_range_map(options, config, profile, choice.warnings));
   choice.key = numerics_profile_name(profile);

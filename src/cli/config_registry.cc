@@ -22,6 +22,8 @@ CLI::Option* OptionRegistry::keep(CLI::Option* option, OptionKind kind, std::fun
   entry.option = option;
   entry.value = std::move(value);
   if (!group_.empty()) option->group(group_);
+  // As in vLLM: those that a script gives are overruled by what is put after them. Of two models, none is meant.
+  if (kind == OptionKind::kValue && !option->get_positional()) option->take_last();
   options_.push_back(std::move(entry));
   return option;
 }
@@ -41,7 +43,7 @@ CLI::Option* OptionRegistry::add_seconds(const std::string& flags, std::chrono::
 CLI::Option* OptionRegistry::add_without_effect(const std::string& flags, bool takes_value) {
   CLI::Option* option = takes_value ? command_.add_option(flags) : command_.add_flag(flags);
   keep(option, takes_value ? OptionKind::kValue : OptionKind::kSwitch,
-       [option] { return option->count() == 0 ? Json() : Json(option->results().front()); });
+       [option] { return option->count() == 0 ? Json() : Json(option->results().back()); });
   options_.back().has_effect = false;
   return option->group("");  // not shown by --help
 }

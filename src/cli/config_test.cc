@@ -224,6 +224,46 @@ TEST(PeerFlags, WarnOnceOrRefuseWithTheReason) {
   }
 }
 
+TEST(ConfigSources, TheLastOfTheSameFlagsCounts) {
+  Options options;
+  ASSERT_TRUE(options.apply({"--port=1", "--max-num-seqs=4", "--load-format=dummy", "--max-num-seqs", "8", "--port=2",
+                             "--load-format=auto"}));
+  EXPECT_EQ(explain_config(options.registry)["port"]["value"], 2);
+  EXPECT_EQ(options.model.max_num_seqs, 8);
+  EXPECT_TRUE(check_peer_flags(options.registry, "DIR"));
+  Options models;
+  EXPECT_ANY_THROW(models.apply({"--model=one", "--model=other"}));
+}
+
+TEST(PeerFlags, VllmsOtherSpellings) {
+  const auto put = [](std::vector<std::string> arguments) {
+    CLI::App serve;
+    OptionRegistry registry(serve);
+    ServeOptions options;
+    add_serve_options(registry, options);
+    add_peer_flags(registry);
+    put_peer_spellings(serve, arguments);
+    return arguments;
+  };
+  EXPECT_THAT(
+      put({"serve", "-tp", "2", "-pp=1", "--enable-expert-parallel", "True", "--enable-chunked-prefill", "false"}),
+      ElementsAre("serve", "--tensor-parallel-size", "2", "--pipeline-parallel-size=1", "--enable-expert-parallel=True",
+                  "--enable-chunked-prefill=false"));
+  EXPECT_THAT(put({"--model", "true", "--unknown", "true", "true", "--enable-lora"}),
+              ElementsAre("--model", "true", "--unknown", "true", "true", "--enable-lora"));
+}
+
+TEST(PeerFlags, ARefusedSwitchThatIsOffIsNotAsked) {
+  Options off;
+  ASSERT_TRUE(off.apply({"--enable-lora=False", "--skip-tokenizer-init=false"}));
+  const auto warnings = check_peer_flags(off.registry, "DIR");
+  ASSERT_TRUE(warnings) << warnings.error().message;
+  EXPECT_THAT(*warnings, testing::IsEmpty());
+  Options on;
+  ASSERT_TRUE(on.apply({"--enable-lora=True"}));
+  EXPECT_FALSE(check_peer_flags(on.registry, "DIR"));
+}
+
 TEST(ConfigYaml, ReadsNamesWordsAndLines) {
   const auto entries = parse_config_yaml("# comment\n--max_model_len: 0x10\n\nname: \"a b\"\nlist:\n- yes\n- '1'\n");
   ASSERT_TRUE(entries);

@@ -15,6 +15,7 @@
 #include "base/topology.h"
 #include "cli/command.h"
 #include "cli/memory_plan.h"
+#include "cli/serving_folder.h"
 #include "quant/convert.h"
 
 namespace hadal {
@@ -35,6 +36,9 @@ struct ConvertFlags {
 ConvertFlags g_flags;
 
 Expected<ConvertOptions> options_from(const ConvertFlags& flags) {
+  if (const std::string advice = download_advice(flags.input, "-i"); !advice.empty()) {
+    return make_error(ErrorCode::kNotFound, "{}: no such folder{}", flags.input, advice);
+  }
   ConvertOptions options;
   options.input = flags.input;
   options.output = flags.output;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cctype>
 #include <chrono>
-#include <cstdlib>
 #include <utility>
 
 #include "base/log.h"
@@ -57,7 +56,7 @@ Expected<IncNumerics> open_inc_numerics(const ServeOptions& options, const Model
                                         IncPlanOptions plan_options) {
   const auto started = std::chrono::steady_clock::now();
   HADAL_ASSIGN_OR_RETURN(const IncEnvironment environment,
-                         read_inc_environment([](const char* name) { return std::getenv(name); }));
+                         read_inc_environment([&](const char* name) { return options.numerics_variable(name); }));
   plan_options.switches = environment.switches;
   const std::string& path = options.quant_config.empty() ? environment.quant_config : options.quant_config;
   HADAL_ASSIGN_OR_RETURN(const IncConfig inc, load_inc_config(path));

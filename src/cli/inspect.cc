@@ -121,6 +121,9 @@ int run_inspect() {
     std::fprintf(stderr, "hadal: %s\n", kernels.error().message.c_str());
     return kExitBadUsage;
   }
+  if (const std::string advice = download_advice(g_options.model); !advice.empty()) {
+    std::fprintf(stderr, "hadal: %s: no such folder%s\n", g_options.model.c_str(), advice.c_str());
+  }
   const Report report = inspect_folder(g_options, **kernels);
   if (g_options.json) {
     print_json(g_options, report);

@@ -1,11 +1,13 @@
 // hadal: one program, one subcommand per job.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <string>
 #include <vector>
 
 #include "base/names.h"
 #include "cli/command.h"
+#include "cli/peer_flags.h"
 #include "cli/version.h"
 
 namespace hadal {
@@ -78,7 +80,11 @@ int run_program(int argc, char** argv) {
     program.get_subcommand(command->name)->allow_extras();
   }
   std::vector<std::string> arguments;
-  for (int i = argc - 1; i > 0; --i) arguments.push_back(with_kebab_case_flag(with_two_dashes(argv[i])));
+  for (int i = 1; i < argc; ++i) arguments.push_back(with_kebab_case_flag(with_two_dashes(argv[i])));
+  if (!arguments.empty() && arguments.front() == kServeCommand.name) {
+    put_peer_spellings(*program.get_subcommand(kServeCommand.name), arguments);
+  }
+  std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
   try {
     program.parse(std::move(arguments));
   } catch (const CLI::ParseError& error) {

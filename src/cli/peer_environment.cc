@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "base/names.h"
+#include "quant/inc_settings.h"
 
 namespace hadal {
 namespace {
@@ -122,7 +123,17 @@ const std::string* find_value(const Environment& environment, std::string_view n
   return nullptr;
 }
 
-bool is_on(const std::string* value) { return value != nullptr && (*value == "1" || *value == "true"); }
+constexpr const char* kSwitches[] = {"VLLM_REQUANT_FP8_INC", "VLLM_ENABLE_RUNTIME_DEQUANT", "INC_FORCE_NAIVE_SCALING",
+                                     "INC_FORCE_SCALE_FP32"};
+
+Expected<bool> is_on(const Environment& environment, const char* name) {
+  return read_inc_switch(
+      [&](const char* of) {
+        const std::string* value = find_value(environment, of);
+        return value == nullptr ? nullptr : value->c_str();
+      },
+      name);
+}
 
 std::string text_of(OptionRegistry& registry, const char* option) {
   const Json value = registry.find(option) == nullptr ? Json() : registry.find(option)->value();
@@ -141,7 +152,8 @@ bool may_be_inc(OptionRegistry& registry) {
 // The fork quantises by INC where both are set; no flag of its command line says so.
 Status apply_inc(OptionRegistry& registry, const Environment& environment, std::vector<std::string>& warnings) {
   const std::string* config = find_value(environment, "QUANT_CONFIG");
-  const bool asked = is_on(find_value(environment, "VLLM_REQUANT_FP8_INC"));
+  for (const char* name : kSwitches) HADAL_RETURN_IF_ERROR(is_on(environment, name));
+  const bool asked = is_on(environment, "VLLM_REQUANT_FP8_INC").value();
   if (asked && config == nullptr) {
     warnings.push_back("VLLM_REQUANT_FP8_INC has no effect without QUANT_CONFIG");
   }

@@ -91,6 +91,24 @@ TEST_F(PeerEnvironment, RequantNeedsAConfiguration) {
   EXPECT_THAT(warnings, ElementsAre(HasSubstr("VLLM_REQUANT_FP8_INC has no effect without QUANT_CONFIG")));
 }
 
+TEST_F(PeerEnvironment, SwitchesAreOnInAnyCase) {
+  ASSERT_TRUE(apply({}, {{"VLLM_REQUANT_FP8_INC", "True"}, {"QUANT_CONFIG", "/repo/q.json"}}));
+  EXPECT_EQ(model.quantization, "inc");
+}
+
+TEST_F(PeerEnvironment, NeitherOnNorOffIsRefusedByName) {
+  for (const char* name :
+       {"VLLM_REQUANT_FP8_INC", "VLLM_ENABLE_RUNTIME_DEQUANT", "INC_FORCE_NAIVE_SCALING", "INC_FORCE_SCALE_FP32"}) {
+    CLI::App command;
+    OptionRegistry fresh(command);
+    ServeOptions fresh_options;
+    add_serve_options(fresh, fresh_options);
+    const Status read = apply_peer_environment(fresh, {{name, "maybe"}}, warnings);
+    ASSERT_FALSE(read) << name;
+    EXPECT_THAT(read.error().message, AllOf(HasSubstr(name), HasSubstr("maybe"), HasSubstr("expected 1, true, 0 or")));
+  }
+}
+
 TEST_F(PeerEnvironment, TheFlagsConfigurationWins) {
   ASSERT_TRUE(apply({"--quantization=inc", "--quant-config=/mine.json"}, {{"QUANT_CONFIG", "/theirs.json"}}));
   EXPECT_EQ(model.quant_config, "/mine.json");

@@ -1,6 +1,8 @@
 #include "cli/peer_flags.h"
 
 #include <CLI/CLI.hpp>
+#include <string_view>
+#include <utility>
 
 #include "cli/config_registry.h"
 
@@ -29,6 +31,8 @@ constexpr const char* kTextOnly = "the model takes and gives text only";
 constexpr const char* kNoWindow = "the model has no sliding window";
 constexpr const char* kNoTraces = "there are /metrics and log lines instead of traces";
 constexpr const char* kSameAnswers = "it would change the speed, never the answers";
+constexpr const char* kNoDrafts = "no tokens are drafted";
+constexpr const char* kNoAdapters = "adapters are not served";
 
 constexpr PeerFlag kAccepted[] = {
     {"--device", true, "the device is the CPU"},
@@ -95,10 +99,27 @@ constexpr PeerFlag kAccepted[] = {
     {"--num-lookahead-slots", true, kSameAnswers},
     {"--speculative-model", true, kSameAnswers},
     {"--num-speculative-tokens", true, kSameAnswers},
+    {"--speculative-model-quantization", true, kNoDrafts},
+    {"--speculative-disable-mqa-scorer", false, kNoDrafts},
+    {"--speculative-draft-tensor-parallel-size", true, kNoDrafts},
+    {"--speculative-max-model-len", true, kNoDrafts},
+    {"--speculative-disable-by-batch-size", true, kNoDrafts},
+    {"--ngram-prompt-lookup-max", true, kNoDrafts},
+    {"--ngram-prompt-lookup-min", true, kNoDrafts},
+    {"--spec-decoding-acceptance-method", true, kNoDrafts},
+    {"--typical-acceptance-sampler-posterior-threshold", true, kNoDrafts},
+    {"--typical-acceptance-sampler-posterior-alpha", true, kNoDrafts},
+    {"--disable-logprobs-during-spec-decoding", false, kNoDrafts},
+    {"--model-loader-extra-config", true, "weights go straight to their place"},
+    {"--override-neuron-config", true, kNoDevice},
+    {"--override-pooler-config", true, "text is generated"},
+    {"--additional-config", true, kNoDevice},
+    {"--disable-chunked-mm-input", false, kTextOnly},
     {"--max-parallel-loading-workers", true, "weights are read by all cores"},
     {"--ray-workers-use-nsight", false, "there is no GPU to profile"},
     {"--tokenizer-pool-size", true, "use --worker-threads"},
     {"--tokenizer-pool-type", true, "use --worker-threads"},
+    {"--tokenizer-pool-extra-config", true, "use --worker-threads"},
     {"--use-tqdm-on-load", false, kAlwaysOn},
     {"--otlp-traces-endpoint", true, kNoTraces},
     {"--collect-detailed-traces", true, kNoTraces},
@@ -110,12 +131,24 @@ constexpr PeerFlag kAccepted[] = {
 constexpr PeerFlag kRefused[] = {
     {"--middleware", true, "no Python runs in this server; put a reverse proxy in front of it (deploy/)"},
     {"--tool-parser-plugin", true, "no Python runs in this server; --tool-call-parser has the parsers there are"},
-    {"--enable-lora", false, "adapters are not served"},
-    {"--lora-modules", true, "adapters are not served"},
-    {"--max-loras", true, "adapters are not served"},
-    {"--enable-prompt-adapter", false, "adapters are not served"},
+    {"--enable-lora", false, kNoAdapters},
+    {"--lora-modules", true, kNoAdapters},
+    {"--max-loras", true, kNoAdapters},
+    {"--max-lora-rank", true, kNoAdapters},
+    {"--max-cpu-loras", true, kNoAdapters},
+    {"--enable-lora-bias", false, kNoAdapters},
+    {"--lora-extra-vocab-size", true, kNoAdapters},
+    {"--lora-dtype", true, kNoAdapters},
+    {"--long-lora-scaling-factors", true, kNoAdapters},
+    {"--fully-sharded-loras", false, kNoAdapters},
+    {"--qlora-adapter-name-or-path", true, kNoAdapters},
+    {"--enable-prompt-adapter", false, kNoAdapters},
+    {"--prompt-adapters", true, kNoAdapters},
+    {"--max-prompt-adapters", true, kNoAdapters},
+    {"--max-prompt-adapter-token", true, kNoAdapters},
     {"--skip-tokenizer-init", false, "the server needs the tokenizer"},
     {"--logits-processor-pattern", true, "no Python runs in this server"},
+    {"--scheduler-cls", true, "no Python runs in this server"},
     {"--worker-cls", true, "no Python runs in this server"},
     {"--worker-extension-cls", true, "no Python runs in this server"},
     {"--quantization-param-path", true, "scales of the cache come from --measurements"},
@@ -132,7 +165,43 @@ bool accepts(const PeerFlag& flag, const std::string& value, const std::string& 
   return accepted == "|MODEL|" ? value == model : accepted.find("|" + value + "|") != std::string::npos;
 }
 
+// Of a switch that was given and turned off: --enable-lora=False.
+bool is_off(const PeerFlag& flag, const RegisteredOption& option) {
+  return !flag.takes_value && parse_switch(option.option->results().back()) == false;
+}
+
+constexpr std::pair<std::string_view, std::string_view> kShortNames[] = {
+    {"-tp", "--tensor-parallel-size"}, {"-pp", "--pipeline-parallel-size"}, {"-dp", "--data-parallel-size"}};
+
+std::string with_long_name(const std::string& argument) {
+  for (const auto& [short_name, name] : kShortNames) {
+    if (argument == short_name || argument.starts_with(std::string(short_name) + "=")) {
+      return std::string(name) + argument.substr(short_name.size());
+    }
+  }
+  return argument;
+}
+
+bool is_switch(const CLI::App& command, const std::string& argument) {
+  if (!argument.starts_with("--")) return false;
+  const CLI::Option* option = command.get_option_no_throw(argument);
+  return option != nullptr && option->get_items_expected_max() == 0;
+}
+
 }  // namespace
+
+void put_peer_spellings(const CLI::App& serve, std::vector<std::string>& arguments) {
+  std::vector<std::string> put;
+  for (const std::string& argument : arguments) {
+    const bool is_word = CLI::detail::to_lower(argument) == "true" || CLI::detail::to_lower(argument) == "false";
+    if (is_word && !put.empty() && is_switch(serve, put.back())) {
+      put.back() += "=" + argument;
+    } else {
+      put.push_back(with_long_name(argument));
+    }
+  }
+  arguments = std::move(put);
+}
 
 void add_peer_flags(OptionRegistry& registry) {
   for (const PeerFlag& flag : kAccepted) {
@@ -145,7 +214,7 @@ void add_peer_flags(OptionRegistry& registry) {
 Expected<std::vector<std::string>> check_peer_flags(OptionRegistry& registry, const std::string& model) {
   const auto given = [&](const PeerFlag& flag) { return registry.find(std::string(flag.name).substr(2)); };
   for (const PeerFlag& flag : kRefused) {
-    if (!given(flag)->is_set()) continue;
+    if (!given(flag)->is_set() || is_off(flag, *given(flag))) continue;
     return make_error(ErrorCode::kInvalidArgument, "{} ({}) cannot be obeyed: {}", flag.name, given(flag)->origin,
                       flag.why);
   }
@@ -153,7 +222,7 @@ Expected<std::vector<std::string>> check_peer_flags(OptionRegistry& registry, co
   for (const PeerFlag& flag : kAccepted) {
     const RegisteredOption& option = *given(flag);
     if (!option.is_set()) continue;
-    const std::string value = flag.takes_value ? option.option->results().front() : "";
+    const std::string value = flag.takes_value ? option.option->results().back() : "";
     if (!accepts(flag, value, model)) {
       return make_error(ErrorCode::kInvalidArgument, "{} {} ({}) cannot be obeyed: {}", flag.name, value, option.origin,
                         flag.why);

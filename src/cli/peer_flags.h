@@ -8,11 +8,19 @@
 
 #include "base/status.h"
 
+namespace CLI {
+class App;
+}
+
 namespace hadal {
 
 class OptionRegistry;
 
 void add_peer_flags(OptionRegistry& registry);
+
+// vLLM's other spellings of `serve`'s arguments, put as ours: -tp 2 for --tensor-parallel-size 2, and a word after a
+// switch, as some of its versions want: --enable-expert-parallel True. `arguments`: in the order they were given.
+void put_peer_spellings(const CLI::App& serve, std::vector<std::string>& arguments);
 
 // After apply_sources(): one warning for each accepted flag that was given, wherever. Errors: kInvalidArgument for a
 // refused flag or value. `model` is --model.

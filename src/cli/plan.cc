@@ -16,6 +16,7 @@
 #include "bench/plan.h"
 #include "cli/command.h"
 #include "cli/memory_plan.h"
+#include "cli/serving_folder.h"
 #include "formats/hf_config.h"
 #include "model/config.h"
 
@@ -47,6 +48,9 @@ Expected<ModelConfig> read_config(const std::string& model) {
     auto config = make_model_config(hf);
     if (!config) return forward_error(std::move(config), (path / "config.json").string());
     return config;
+  }
+  if (const std::string advice = download_advice(path); !advice.empty()) {
+    return make_error(ErrorCode::kNotFound, "{}: no such folder{}", model, advice);
   }
   HADAL_ASSIGN_OR_RETURN(const std::string text, read_file(path, kMaxConfigBytes));
   const auto hf = parse_hf_config(text);

@@ -37,9 +37,13 @@ void for_each_field(Options& options, Field&& field) {
   field("enable_expert_parallel", options.ranks.enable_expert_parallel);
   field("rank_timeout_ms", options.ranks.rank_timeout);
   field("calibrated_world_sizes", options.calibrated_world_sizes);
+  field("numerics_environment", options.numerics_environment);
 }
 
+using Variables = std::optional<std::map<std::string, std::string>>;
+
 Json to_json(const std::chrono::milliseconds& time) { return time.count(); }
+Json to_json(const Variables& variables) { return *variables; }
 template <typename T>
 Json to_json(const T& value) {
   return value;
@@ -48,6 +52,11 @@ Json to_json(const T& value) {
 bool is_list_of_integers(const Json& json) {
   return json.is_array() &&
          std::all_of(json.begin(), json.end(), [](const Json& element) { return element.is_number_integer(); });
+}
+
+bool is_object_of_strings(const Json& json) {
+  return json.is_object() &&
+         std::all_of(json.begin(), json.end(), [](const Json& element) { return element.is_string(); });
 }
 
 void make_absolute(std::string& path) {
@@ -67,14 +76,31 @@ Status read_field(const Json& json, const char* name, T& value) {
     const bool fits = std::is_same_v<T, std::string>            ? found->is_string()
                       : std::is_same_v<T, bool>                 ? found->is_boolean()
                       : std::is_same_v<T, std::vector<int64_t>> ? is_list_of_integers(*found)
+                      : std::is_same_v<T, Variables>            ? is_object_of_strings(*found)
                       : std::is_floating_point_v<T>             ? found->is_number()
                                                                 : found->is_number_integer();
     if (!fits) {
       return make_error(ErrorCode::kCorrupt, "rank 0's configuration: {} is {}", name, std::string(found->type_name()));
     }
-    value = found->template get<T>();
+    if constexpr (std::is_same_v<T, Variables>) {
+      value = found->template get<typename T::value_type>();
+    } else {
+      value = found->template get<T>();
+    }
     return {};
   }
+}
+
+// Where INC's relative dump_stats_path begins is a folder of rank 0 too, set or not.
+std::map<std::string, std::string> own_numerics_environment() {
+  std::map<std::string, std::string> variables;
+  for (const char* name : kNumericsVariables) {
+    if (const char* value = std::getenv(name); value != nullptr && *value != '\0') variables[name] = value;
+  }
+  std::string& prefix = variables["INC_MEASUREMENT_DUMP_PATH_PREFIX"];
+  if (prefix.empty()) prefix = ".";
+  make_absolute(prefix);
+  return variables;
 }
 
 }  // namespace
@@ -87,6 +113,7 @@ std::string write_rank_config(const ServeOptions& options, std::string_view isa)
   make_absolute(resolved.model);
   make_absolute(resolved.quant_config);
   make_absolute(resolved.measurements);
+  resolved.numerics_environment = own_numerics_environment();
   Json json = Json::object();
   for_each_field(resolved, [&](const char* name, const auto& value) { json[name] = to_json(value); });
   return dump_json(json);

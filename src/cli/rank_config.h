@@ -10,7 +10,8 @@
 
 namespace hadal {
 
-// JSON object. Paths become absolute, $QUANT_CONFIG is read. `isa`: the kernels that rank 0 chose.
+// JSON object. Paths become absolute, $QUANT_CONFIG and kNumericsVariables are read. `isa`: the kernels that rank 0
+// chose.
 std::string write_rank_config(const ServeOptions& options, std::string_view isa);
 
 // Errors: kCorrupt naming the key that is missing, unknown or of the wrong type.

@@ -145,6 +145,22 @@ TEST(RankConfig, ArrivesWhole) {
   EXPECT_EQ(read.calibrated_world_sizes, (std::vector<int64_t>{8, 16}));
 }
 
+// A worker without the head's variables would compute other numbers.
+TEST(RankConfig, VariablesThatDecideAboutNumbersAreRankZeros) {
+  ASSERT_EQ(setenv("INC_FORCE_NAIVE_SCALING", "1", 1), 0);
+  ASSERT_EQ(setenv("INC_MEASUREMENT_DUMP_PATH_PREFIX", "relative/measured", 1), 0);
+  const std::string config = write_rank_config(unusual_options(), "avx512");
+  ASSERT_EQ(unsetenv("INC_FORCE_NAIVE_SCALING"), 0);
+  ASSERT_EQ(unsetenv("INC_MEASUREMENT_DUMP_PATH_PREFIX"), 0);
+  ASSERT_EQ(setenv("VLLM_ENABLE_RUNTIME_DEQUANT", "1", 1), 0);  // of the worker alone
+  const ServeOptions read = parse_rank_config(config).value();
+  EXPECT_STREQ(read.numerics_variable("INC_FORCE_NAIVE_SCALING"), "1");
+  EXPECT_TRUE(std::string_view(read.numerics_variable("INC_MEASUREMENT_DUMP_PATH_PREFIX")).starts_with("/"));
+  EXPECT_EQ(read.numerics_variable("VLLM_ENABLE_RUNTIME_DEQUANT"), nullptr);
+  EXPECT_STREQ(ServeOptions().numerics_variable("VLLM_ENABLE_RUNTIME_DEQUANT"), "1");
+  ASSERT_EQ(unsetenv("VLLM_ENABLE_RUNTIME_DEQUANT"), 0);
+}
+
 TEST(RankConfig, DamageIsNamed) {
   const std::string whole = write_rank_config(unusual_options(), "avx512");
   EXPECT_FALSE(parse_rank_config(""));

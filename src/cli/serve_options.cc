@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include <cstdlib>
+
 #include <fmt/ranges.h>
 
 #include "cli/config_registry.h"
@@ -77,7 +79,7 @@ void add_numerics(OptionRegistry& registry, ServeOptions& options) {
   registry
       .add("--kv-cache-dtype", options.kv_cache_dtype,
            "auto or bfloat16; fp8 or fp8_e4m3: half the memory, keys and values rounded to E4M3, scale 1; fp8_inc: the "
-           "same with INC's scales")
+           "same with the scales of --quantization inc, without it with scale 1")
       ->capture_default_str();
   registry.add("--isa", options.isa, "Kernels to use: auto, reference, portable, avx2, avx512, avx512-bf16")
       ->capture_default_str();
@@ -124,6 +126,12 @@ void add_serve_options(OptionRegistry& registry, ServeOptions& options) {
   add_numerics(registry, options);
   add_machine_options(registry, options);
   add_rank_options(registry, options.ranks);
+}
+
+const char* ServeOptions::numerics_variable(const char* name) const {
+  if (!numerics_environment) return std::getenv(name);
+  const auto found = numerics_environment->find(name);
+  return found == numerics_environment->end() ? nullptr : found->second.c_str();
 }
 
 Status check_serve_options(const ServeOptions& options) {

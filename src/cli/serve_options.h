@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -49,12 +51,21 @@ struct ServeOptions {
   RankOptions ranks;
   // Not a flag: the world sizes that a calibration observes expert outputs for; empty: the model is not calibrated.
   std::vector<int64_t> calibrated_world_sizes;
+  // Not a flag: rank 0's variables that decide about numbers (kNumericsVariables), on the other ranks, which do not
+  // read their own; null: this process reads its environment.
+  std::optional<std::map<std::string, std::string>> numerics_environment;
 
   std::string log_level = "info";
   std::string log_format = "human";
 
   bool has_priorities() const { return scheduling_policy == "priority"; }
+  // Of numerics_environment, else of the environment; null when it is unset.
+  const char* numerics_variable(const char* name) const;
 };
+
+// Variables that decide what a step computes. QUANT_CONFIG is among the options: quant_config.
+inline constexpr const char* kNumericsVariables[] = {"INC_MEASUREMENT_DUMP_PATH_PREFIX", "INC_FORCE_NAIVE_SCALING",
+                                                     "INC_FORCE_SCALE_FP32", "VLLM_ENABLE_RUNTIME_DEQUANT"};
 
 class OptionRegistry;
 

@@ -1,6 +1,7 @@
 #include "cli/serving_folder.h"
 
 #include <algorithm>
+#include <cctype>
 #include <set>
 
 #include "base/file.h"
@@ -46,29 +47,40 @@ Status check_tokenizer_fits(const Tokenizer& tokenizer, const ModelConfig& confi
                     tokenizer.vocab_size(), config.vocab_size);
 }
 
-// A model's ID on the hubs: how to get the folder from either.
-std::string download_advice(const std::string& id, const std::string& folder) {
+// "organisation/name", of letters that a hub allows: the answer is a command that people copy into a shell.
+bool may_be_hub_id(const std::filesystem::path& path) {
+  const std::string id = path.string(), name = path.filename().string();
+  const bool has_json = path.extension() == ".json";
+  if (std::count(id.begin(), id.end(), '/') != 1 || name.empty() || has_json) return false;
+  for (const char first : {id.front(), name.front()}) {
+    if (std::isalnum(static_cast<unsigned char>(first)) == 0) return false;
+  }
+  return std::all_of(id.begin(), id.end(), [](unsigned char c) {
+    return c < 0x80 && (std::isalnum(c) != 0 || c == '/' || c == '.' || c == '_' || c == '-');
+  });
+}
+
+}  // namespace
+
+std::string download_advice(const std::filesystem::path& path, const char* flag) {
+  std::error_code ignored;
+  if (!may_be_hub_id(path) || std::filesystem::exists(path, ignored)) return "";
   return fmt::format(
       ". If it is the ID of a model, download it first, from Hugging Face or from ModelScope, and give the folder "
       "that this makes:\n"
       "  hf download {0} --local-dir {1}    (in older versions: huggingface-cli download {0} --local-dir {1})\n"
       "  modelscope download --model {0} --local_dir {1}\n"
-      "then --model {1}",
-      id, folder);
+      "then {2} {1}",
+      path.string(), path.filename().string(), flag);
 }
-
-}  // namespace
 
 Status check_is_model_folder(const std::filesystem::path& dir) {
   std::error_code ignored;
   if (std::filesystem::is_directory(dir, ignored)) return {};
   const bool exists = std::filesystem::exists(dir, ignored);
-  const std::string name = dir.string();
-  const bool looks_like_hub_id = !exists && dir.is_relative() && std::count(name.begin(), name.end(), '/') == 1 &&
-                                 !name.starts_with(".") && !dir.filename().empty();
-  return make_error(exists ? ErrorCode::kInvalidArgument : ErrorCode::kNotFound, "{}: {}{}", name,
+  return make_error(exists ? ErrorCode::kInvalidArgument : ErrorCode::kNotFound, "{}: {}{}", dir.string(),
                     exists ? "not a folder; give the folder that holds config.json" : "no such folder",
-                    looks_like_hub_id ? download_advice(name, dir.filename().string()) : "");
+                    download_advice(dir));
 }
 
 ServingFolder open_serving_text_collecting(const std::filesystem::path& dir, const std::string& chat_template,

@@ -23,6 +23,10 @@ struct ServingFolder {
   std::vector<int32_t> eos_token_ids;  // of config.json, generation_config.json and the tokenizer together
 };
 
+// Where nothing is at `path` and it could be a model's ID on the hubs: how to get the folder from either, to be put
+// after "no such folder". Else empty. `flag`: what the folder is then given by.
+std::string download_advice(const std::filesystem::path& path, const char* flag = "--model");
+
 // A folder where a model folder is expected; a hub's name is answered with the commands that download it.
 Status check_is_model_folder(const std::filesystem::path& dir);
 

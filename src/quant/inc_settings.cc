@@ -6,9 +6,8 @@
 
 namespace hadal {
 namespace fs = std::filesystem;
-namespace {
 
-Expected<bool> read_switch(const std::function<const char*(const char*)>& get, const char* name) {
+Expected<bool> read_inc_switch(const std::function<const char*(const char*)>& get, const char* name) {
   const char* text = get(name);
   std::string value = text ? text : "";
   std::transform(value.begin(), value.end(), value.begin(),
@@ -18,14 +17,12 @@ Expected<bool> read_switch(const std::function<const char*(const char*)>& get, c
   return make_error(ErrorCode::kInvalidArgument, "{} is {}, expected 1, true, 0 or false", name, quote_name(value));
 }
 
-}  // namespace
-
 Expected<IncEnvironment> read_inc_environment(const std::function<const char*(const char*)>& get) {
   IncEnvironment out;
   if (const char* path = get("QUANT_CONFIG")) out.quant_config = path;
   if (const char* prefix = get("INC_MEASUREMENT_DUMP_PATH_PREFIX"); prefix && *prefix) out.dump_path_prefix = prefix;
-  HADAL_ASSIGN_OR_RETURN(out.switches.force_naive_scaling, read_switch(get, "INC_FORCE_NAIVE_SCALING"));
-  HADAL_ASSIGN_OR_RETURN(out.switches.force_scale_fp32, read_switch(get, "INC_FORCE_SCALE_FP32"));
+  HADAL_ASSIGN_OR_RETURN(out.switches.force_naive_scaling, read_inc_switch(get, "INC_FORCE_NAIVE_SCALING"));
+  HADAL_ASSIGN_OR_RETURN(out.switches.force_scale_fp32, read_inc_switch(get, "INC_FORCE_SCALE_FP32"));
   return out;
 }
 

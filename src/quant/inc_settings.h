@@ -18,8 +18,11 @@ struct IncEnvironment {
   IncSwitches switches;
 };
 
-// `get` is std::getenv except in tests. Errors: kInvalidArgument for a switch that is neither on (1, true) nor off (0,
-// false, empty, in any case).
+// A variable of the fork that is on (1, true) or off (0, false, empty, unset), in any case. Errors: kInvalidArgument
+// for anything else. `get` is std::getenv except in tests.
+Expected<bool> read_inc_switch(const std::function<const char*(const char*)>& get, const char* name);
+
+// Errors: as read_inc_switch().
 Expected<IncEnvironment> read_inc_environment(const std::function<const char*(const char*)>& get);
 
 struct IncStatsPath {

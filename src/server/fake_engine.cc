@@ -57,9 +57,14 @@ void FakeEngine::hold() {
   held_ = true;
 }
 
+void FakeEngine::hold_in_step() {
+  const std::lock_guard lock(mutex_);
+  held_ = in_step_ = true;
+}
+
 void FakeEngine::release() {
   const std::lock_guard lock(mutex_);
-  held_ = false;
+  held_ = in_step_ = false;
   changed_.notify_all();
 }
 
@@ -95,7 +100,8 @@ void FakeEngine::loop() {
   std::unique_lock lock(mutex_);
   while (true) {
     const auto has_aborted = [this] {
-      return std::any_of(running_.begin(), running_.end(), [](const auto& one) { return one->aborted; });
+      return (!in_step_ || stopping_) &&
+             std::any_of(running_.begin(), running_.end(), [](const auto& one) { return one->aborted; });
     };
     changed_.wait(lock, [&] {
       return (stopping_ && running_.empty()) || has_aborted() || (!running_.empty() && (!held_ || steps_allowed_ > 0));

@@ -41,6 +41,7 @@ class FakeEngine : public Engine {
 
   // No step happens between hold() and release(), but those asked for.
   void hold();
+  void hold_in_step();  // what is aborted ends with stop() or after release()
   void release();
   void step(int num_steps = 1);
   void set_healthy(bool healthy) { healthy_ = healthy; }
@@ -75,6 +76,7 @@ class FakeEngine : public Engine {
   size_t max_running_ = 1024;
   int tokens_per_step_ = 1;
   bool held_ = false;
+  bool in_step_ = false;
   int steps_allowed_ = 0;
   bool stopping_ = false;
   std::atomic<bool> healthy_{true};

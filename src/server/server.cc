@@ -224,9 +224,10 @@ bool Server::shutdown(std::chrono::milliseconds limit) {
     state_->http->wait_drained(kAbortFlushTime);
   }
   state_->workers.stop();
-  state_->http->stop();
-  // Stopped before the last reference goes: a sink must not be what destroys the engine, on the engine's own thread.
+  // Before the last reference goes: a sink must not be what destroys the engine, on the engine's own thread. And before
+  // the IO threads: what they are handed and never run would keep the engine.
   if (const auto serving = state_->context()) serving->engine->stop();
+  state_->http->stop();
   const std::lock_guard context_lock(state_->mutex);
   state_->context_locked = nullptr;
   return state_->shut_down_clean;

@@ -306,6 +306,21 @@ TEST(Server, ShutdownAfterTheLimitTellsTheClients) {
   EXPECT_TRUE(s.engine->wait_running(0));
 }
 
+// A kept engine never tells the other ranks that it ends.
+TEST(Server, ShutdownInTheMiddleOfAStepKeepsNothing) {
+  TestServer s("abcdefgh");
+  s.engine->hold_in_step();
+  TestClient client(s.port());
+  client.send(http_request("POST", "/v1/completions", R"({"prompt":"a"})"));
+  ASSERT_TRUE(s.engine->wait_running(1));
+  EXPECT_FALSE(s.server->shutdown(milliseconds(1)));
+  expect_error(client.read_reply(), 503, "shutting down");
+  const std::weak_ptr<FakeEngine> engine = s.engine;
+  s.server.reset();
+  s.engine.reset();
+  EXPECT_TRUE(engine.expired());
+}
+
 TEST(Server, SlowReaderLosesItsRequestOnly) {
   ServerOptions options;
   options.http.max_unsent_bytes = 1 << 16;

@@ -109,7 +109,7 @@ TestServer::TestServer(const std::string& answer, ServerOptions options)
 
 TestServer::~TestServer() {
   server.reset();
-  engine->stop();
+  if (engine) engine->stop();
 }
 
 void TestServer::attach() {

@@ -55,6 +55,15 @@ class StartServer(unittest.TestCase):
                             ("--max-num-seqs", "3")):
             self.assertEqual(words[words.index(flag) + 1], value, flag)
 
+    def test_options_may_stand_together_as_getopts_has_them(self):
+        words = self.command("-sqp9000", "-b4", "-l", "128")
+        for flag, value in (("--port", "9000"), ("--max-num-seqs", "4"), ("--max-model-len", "128"), ("--quantization", "inc")):
+            self.assertEqual(words[words.index(flag) + 1], value, flag)
+        for word, message in (("-sz", "unknown option '-sz'"), ("-sb", "-b needs a value"), ("-bx", "-b x: expected")):
+            done = run("start_server.sh", word)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn(message, done.stderr)
+
     def test_flags_of_hadal_follow_two_dashes(self):
         done = run("start_server.sh", "--dry-run", "--", "--api-key", "a b")
         self.assertEqual(shlex.split(done.stdout)[-2:], ["--api-key", "a b"])
@@ -64,6 +73,8 @@ class StartServer(unittest.TestCase):
         self.assertIn(f"QUANT_CONFIG={REPOSITORY}/eval/quant_configs/per_channel_fp8kv.json", words)
         self.assertIn(f"INC_MEASUREMENT_DUMP_PATH_PREFIX={REPOSITORY}/scripts", words)
         self.assertIn("INC_FORCE_NAIVE_SCALING=0", words)
+        self.assertIn("VLLM_REQUANT_FP8_INC=1", words)
+        self.assertIn("VLLM_ENABLE_RUNTIME_DEQUANT=1", words)
         self.assertEqual(words[words.index("--quantization") + 1], "inc")
         self.assertEqual(words[words.index("--kv-cache-dtype") + 1], "fp8_inc")
 
@@ -108,6 +119,11 @@ class StartServer(unittest.TestCase):
             self.assertEqual(answer["model"], "models/nano")
             self.assertEqual(server.stop(), 0)
 
+    def test_flags_after_two_dashes_overrule_its_own(self):
+        done = run("start_server.sh", "-w", "models/nano", "--", "--max-num-batched-tokens", "4096", "--explain-config")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"max-num-batched-tokens +4096 +flag")
+
 
 class ApiServer(unittest.TestCase):
     def test_every_flag_of_the_guide(self):
@@ -115,7 +131,7 @@ class ApiServer(unittest.TestCase):
         server = Server(env=environment(HADAL_NUM_BLOCKS="200"))
         server.command = [
             "bash", str(SCRIPTS / "api_server.sh"), "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", "0",
-            "--block-size", "128", "--model", "models/nano", "--device", "hpu", "--dtype", "bfloat16", "--kv-cache-dtype", "auto",
+            "--block-size", "128", "--model", "models/nano", "--device", "hpu", "--dtype", "bfloat16", "--kv-cache-dtype", "fp8_inc",
             "--tensor-parallel-size", "1", "--max-num-prefill-seqs", "1", "--trust-remote-code", "--max-model-len", "4096",
             "--max-num-seqs", "8", "--max-num-batched-tokens", "4096", "--use-padding-aware-scheduling",
             "--use-v2-block-manager", "--num_scheduler_steps", "1", "--gpu_memory_utilization", "0.85", "--disable-log-requests",
@@ -125,6 +141,7 @@ class ApiServer(unittest.TestCase):
         for flag in ("device", "max-num-prefill-seqs", "trust-remote-code", "use-padding-aware-scheduling", "use-v2-block-manager",
                      "num-scheduler-steps", "gpu-memory-utilization", "enable-reasoning", "revision", "compilation-config"):
             self.assertEqual(said.count(f"--{flag} is accepted and has no effect"), 1, flag)
+        self.assertEqual(said.count("--kv-cache-dtype fp8_inc without INC's measurements"), 1, said)
 
     def test_unknown_flags_and_ids(self):
         done = run("api_server.sh", "--model", "models/nano", "--max-num-seq", "1")
@@ -135,6 +152,20 @@ class ApiServer(unittest.TestCase):
         for words in ("hf download deepseek-ai/DeepSeek-R1 --local-dir DeepSeek-R1", "huggingface-cli download",
                       "modelscope download --model deepseek-ai/DeepSeek-R1 --local_dir DeepSeek-R1", "--model DeepSeek-R1"):
             self.assertIn(words, done.stderr)
+
+    def test_ids_where_other_commands_expect_a_folder(self):
+        for command, flag in (("inspect", "--model"), ("plan --model", "--model"), ("calibrate --data x.txt --model", "--model"),
+                              ("convert -o out -i", "-i")):
+            done = subprocess.run([str(BINARY), *command.split(), "org/some-model_1.5"], env=environment(), capture_output=True,
+                                  text=True, timeout=60)
+            self.assertNotEqual(done.returncode, 0, command)
+            for words in ("hf download org/some-model_1.5 --local-dir some-model_1.5",
+                          "modelscope download --model org/some-model_1.5", f"then {flag} some-model_1.5"):
+                self.assertIn(words, done.stderr, command)
+        for no_id in ("org/a;rm", "org/a b", "./org/a", "/org/a", "org/a/b", "a", "org/", "-org/a", "org/-a"):
+            done = run("start_server.sh", "-w", no_id)
+            self.assertNotEqual(done.returncode, 0, no_id)
+            self.assertNotIn("hf download", done.stderr, no_id)
 
 
 class Calibration(unittest.TestCase):
@@ -208,6 +239,16 @@ class Nodes(unittest.TestCase):
                 done = source(*arguments)
                 self.assertNotEqual(done.returncode, 0)
                 self.assertIn(message, done.stderr)
+
+    def test_options_may_follow_the_address(self):
+        done = source("set_worker_node.sh", "192.0.2.1", self.address, "-q")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("VLLM_REQUANT_FP8_INC=1", done.stdout.splitlines())
+
+    def test_an_interface_that_is_not_there_is_named(self):
+        done = source("set_head_node.sh", GLOO_SOCKET_IFNAME="nic9")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("no interface nic9 (GLOO_SOCKET_IFNAME)", done.stderr)
 
     def test_they_must_be_sourced(self):
         for script in ("set_head_node.sh", "set_worker_node.sh"):

@@ -68,6 +68,19 @@ class TwoNodes(unittest.TestCase):
         worker = self.work("worker", *nodes, "--node-rank", "1")
         self.check(self.serve(*nodes), worker)
 
+    def test_the_heads_variables_are_everyones(self):
+        """They decide about numbers; what the worker's own environment says, or does not say, is not read."""
+        args = ("--nnodes", "2", "--master-addr", HEAD, "--tensor-parallel-size", "2")
+        found = []
+        for of_head, of_worker in (("1", "1"), ("1", "0"), ("0", "1"), ("0", "0")):
+            worker = self.work("worker", *args, "--node-rank", "1", env={"VLLM_ENABLE_RUNTIME_DEQUANT": of_worker})
+            with self.serve(*args, "--numerics", "gaudi2", env={"VLLM_ENABLE_RUNTIME_DEQUANT": of_head}) as server:
+                found.append(answers(server))
+            worker.communicate(timeout=PATIENCE)
+        self.assertEqual(found[0], found[1])
+        self.assertEqual(found[2], found[3])
+        self.assertNotEqual(found[0], found[2])
+
     def test_leader_worker_set(self):
         worker = self.work("worker", "--tensor-parallel-size", "4", env=lws(1))
         self.check(self.serve("--tensor-parallel-size", "4", env=lws(0)), worker)
@@ -98,11 +111,20 @@ class TwoNodes(unittest.TestCase):
             self.assertEqual(answers(server), self.expected)
 
     def test_a_group_that_is_asked_to_end_answers_first(self):
+        text = self.end_while_answering(300, shutdown_timeout=110)
+        self.assertIn(b'"finish_reason":"length"', text)
+        self.assertTrue(text.endswith(b"data: [DONE]\n\n"), text[-300:])
+
+    def test_a_group_that_cuts_its_answers_ends_in_order(self):
+        self.assertIn(b"The server is shutting down", self.end_while_answering(30000, shutdown_timeout=0.2))
+
+    def end_while_answering(self, max_tokens: int, shutdown_timeout: float) -> bytes:
+        """Both nodes are asked to end; the answer, after both have ended with 0."""
         worker = self.work("worker", "--tensor-parallel-size", "2", env=lws(1))
-        with self.serve("--tensor-parallel-size", "2", env=lws(0)) as server:
+        with self.serve("--tensor-parallel-size", "2", "--shutdown-timeout", str(shutdown_timeout), env=lws(0)) as server:
             connection = http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE)
-            connection.request("POST", "/v1/completions", json.dumps({"prompt": "Once", "max_tokens": 300, "ignore_eos": True, "stream": True}),
-                               {"Content-Type": "application/json"})
+            body = {"prompt": "Once", "max_tokens": max_tokens, "ignore_eos": True, "stream": True}
+            connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
             answer = connection.getresponse()
             text = answer.read(20)  # it has begun
             worker.send_signal(signal.SIGTERM)
@@ -111,9 +133,8 @@ class TwoNodes(unittest.TestCase):
             connection.close()
             self.assertEqual(server.process.wait(timeout=PATIENCE), 0)
         words = worker.communicate(timeout=PATIENCE)[1]
-        self.assertIn(b'"finish_reason":"length"', text, words)
-        self.assertTrue(text.endswith(b"data: [DONE]\n\n"), text[-300:])
         self.assertEqual(worker.returncode, 0, words)
+        return text
 
     def wait_for_health(self, server: Server, status: int) -> None:
         deadline = time.monotonic() + PATIENCE

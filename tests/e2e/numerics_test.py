@@ -39,6 +39,7 @@ class Numerics(unittest.TestCase):
         for args, key in ((("--numerics", "fp8-dynamic"), "fp8-dynamic:"),
                           (("--numerics", "gaudi2", "--kv-cache-dtype", "fp8_inc"), "gaudi2-dynamic-kv_fp8:"),
                           (("--numerics", "gaudi2", "--range-map", "seed"), "gaudi2-dynamic-seed:"),
+                          (("--kv-cache-dtype", "fp8_inc"), "bf16-kv_fp8:"),
                           (("--numerics", "gaudi3", "--gaudi-mode", "runtime-dequant"), "gaudi3-runtime-dequant:")):
             self.assertIn(f"numerics   {key}", self.solve(*args))
 
@@ -90,7 +91,6 @@ class Numerics(unittest.TestCase):
         cases = (
             (("--numerics", "gaudi4"), "gaudi", {}),
             (("--numerics", "bf16", "--quantization", "inc"), "--quantization inc", {}),
-            (("--kv-cache-dtype", "fp8_inc"), "--kv-cache-dtype fp8_inc", {}),
             (("--gaudi-mode", "dynamic"), "--gaudi-mode dynamic", {}),
             (("--numerics", "gaudi2", "--gaudi-mode", "inc"), "--gaudi-mode inc", {}),
             (("--numerics", "gaudi2", "--gaudi-mode", "static"), "static input scales", {}),

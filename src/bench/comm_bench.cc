@@ -12,6 +12,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr int64_t kMostLoops = 1'000'000'000'000;
+
 // The input is [world_size, ...]: at least an element per rank.
 bool has_rows(CommTest test) { return test == CommTest::kReduceScatter || test == CommTest::kAllToAll; }
 
@@ -44,6 +46,16 @@ float load(DType dtype, const Bytes& bytes, int64_t i) {
                               : bf16_to_f32(reinterpret_cast<const bf16_t*>(bytes.data())[i]);
 }
 
+bool is_gathered(const CommBenchOptions& options) {
+  const bool reduces = options.test == CommTest::kAllReduce || options.test == CommTest::kReduce ||
+                       options.test == CommTest::kReduceScatter;
+  return reduces && options.reduction != CommReduction::kSum;
+}
+
+float join(CommReduction reduction, float a, float b) {
+  return reduction == CommReduction::kSum ? a + b : reduction == CommReduction::kMin ? std::min(a, b) : std::max(a, b);
+}
+
 // With a ranks_list: the pairs in which this rank receives.
 int64_t num_receives(const CommBenchOptions& options, int rank) {
   return std::count_if(options.ranks_list.begin(), options.ranks_list.end(),
@@ -56,7 +68,7 @@ class Run {
   Run(Communicator& comm, const CommBenchOptions& options)
       : comm_(comm), options_(options), rank_(comm.rank()), world_(comm.world_size()) {}
 
-  Status prepare();
+  void prepare();
   Status once(int64_t pair) { return operate(inputs_[pair], outputs_[pair]); }
   int64_t num_pairs() const { return static_cast<int64_t>(inputs_.size()); }
   Expected<CommBenchResult> measure();
@@ -64,9 +76,11 @@ class Run {
  private:
   Status operate(Bytes& in, Bytes& out);
   Status exchange_with_peer(const Bytes& in, Bytes& out);
+  Status gather_and_join(const Bytes& in, Bytes& out);
   std::pair<int, int> peers() const;  // to, from
   bool has_expectation() const;
   float expected(int64_t i) const;
+  float input_of(int rank, int64_t i) const { return input_value(i, printed_rank(options_, rank), world_); }
   void check(const Bytes& in, const Bytes& out, CommBenchResult* result) const;
 
   Communicator& comm_;
@@ -76,28 +90,25 @@ class Run {
   int64_t count_ = 0;      // elements of input
   int64_t out_count_ = 0;  // elements of output
   std::vector<Bytes> inputs_, outputs_;
+  Bytes gathered_;  // inputs of all ranks, for min and max
 };
 
-Status Run::prepare() {
+void Run::prepare() {
   const int64_t element = static_cast<int64_t>(dtype_size_bytes(options_.dtype));
   const int64_t granule = has_rows(options_.test) ? world_ : 1;
   count_ = options_.size_bytes / element / granule * granule;
-  if (count_ < granule) {
-    return make_error(ErrorCode::kInvalidArgument, "--size {}: {} needs at least {} bytes", options_.size_bytes,
-                      comm_test_name(options_.test), element * granule);
-  }
   out_count_ = options_.test == CommTest::kAllGather       ? count_ * world_
                : options_.test == CommTest::kReduceScatter ? count_ / world_
                                                            : count_;
   const int64_t pairs = num_buffer_pairs(options_, count_ * element, out_count_ * element, world_);
   Bytes input(count_ * element);
-  for (int64_t i = 0; i < count_; ++i) store(options_.dtype, input, i, input_value(i, rank_, world_));
+  for (int64_t i = 0; i < count_; ++i) store(options_.dtype, input, i, input_of(rank_, i));
   inputs_.assign(pairs, input);
   outputs_.assign(pairs, Bytes(out_count_ * element));
-  return {};
 }
 
 Status Run::operate(Bytes& in, Bytes& out) {
+  if (is_gathered(options_)) return gather_and_join(in, out);
   switch (options_.test) {
     case CommTest::kBroadcast:
       if (rank_ == options_.root) return comm_.broadcast(in, options_.root);
@@ -133,6 +144,21 @@ std::pair<int, int> Run::peers() const {
   return {(rank_ + per_node) % world_, (rank_ + world_ - per_node) % world_};
 }
 
+Status Run::gather_and_join(const Bytes& in, Bytes& out) {
+  gathered_.resize(in.size() * static_cast<size_t>(world_));
+  HADAL_RETURN_IF_ERROR(comm_.all_gather(in, gathered_.data()));
+  if (options_.test == CommTest::kReduce && rank_ != options_.root) return {};
+  const int64_t first = options_.test == CommTest::kReduceScatter ? rank_ * out_count_ : 0;
+  for (int64_t i = 0; i < out_count_; ++i) {
+    float joined = load(options_.dtype, gathered_, first + i);
+    for (int64_t rank = 1; rank < world_; ++rank) {
+      joined = join(options_.reduction, joined, load(options_.dtype, gathered_, rank * count_ + first + i));
+    }
+    store(options_.dtype, out, i, joined);
+  }
+  return {};
+}
+
 // Even places send first, so that nobody waits in a circle (with an odd number of nodes the last one breaks it).
 Status Run::exchange_with_peer(const Bytes& in, Bytes& out) {
   for (const auto& [sender, receiver] : options_.ranks_list) {  // the first unfinished pair always can go on
@@ -165,26 +191,26 @@ bool Run::has_expectation() const {
 
 float Run::expected(int64_t i) const {
   const auto sum = [&](int64_t element) {
-    float total = 0;
-    for (int rank = 0; rank < world_; ++rank) total += input_value(element, rank, world_);
+    float total = input_of(0, element);
+    for (int rank = 1; rank < world_; ++rank) total = join(options_.reduction, total, input_of(rank, element));
     return total;
   };
   switch (options_.test) {
     case CommTest::kBroadcast:
-      return input_value(i, options_.root, world_);
+      return input_of(options_.root, i);
     case CommTest::kAllReduce:
     case CommTest::kReduce:
       return sum(i);
     case CommTest::kReduceScatter:
       return sum(rank_ * out_count_ + i);
     case CommTest::kAllGather:
-      return input_value(i % count_, static_cast<int>(i / count_), world_);
+      return input_of(static_cast<int>(i / count_), i % count_);
     case CommTest::kAllToAll: {
       const int64_t row = count_ / world_;
-      return input_value(rank_ * row + i % row, static_cast<int>(i / row), world_);
+      return input_of(static_cast<int>(i / row), rank_ * row + i % row);
     }
     case CommTest::kSendRecv:
-      return input_value(i, peers().second, world_);
+      return input_of(peers().second, i);
   }
   return 0;
 }
@@ -203,20 +229,23 @@ void Run::check(const Bytes& in, const Bytes& out, CommBenchResult* result) cons
         options_.dtype == DType::kF32 || world_ == 1 ? 0 : std::abs(value) * std::min(world_, 8) / 256.0F;
     if (std::abs(value - wanted) <= tolerance) continue;
     result->is_correct = false;
-    result->mismatch = fmt::format("index={}, expectedValue={}, value={}, thisRankId={}, tolerance={}, difference={}",
-                                   i, wanted, value, rank_, tolerance, std::abs(value - wanted));
+    result->mismatch =
+        fmt::format("index={}, expectedValue={}, value={}, thisRankId={}, tolerance={}, difference={}", i, wanted,
+                    value, printed_rank(options_, rank_), tolerance, std::abs(value - wanted));
     return;
   }
 }
 
 Expected<CommBenchResult> Run::measure() {
-  HADAL_RETURN_IF_ERROR(prepare());
-  HADAL_RETURN_IF_ERROR(once(0));  // warm-up
+  prepare();
+  for (int i = 0; i < options_.num_warm_ups; ++i) HADAL_RETURN_IF_ERROR(once(i % num_pairs()));
   HADAL_RETURN_IF_ERROR(comm_.barrier());
   const auto begin = Clock::now();
   for (int64_t i = 0; i < options_.loop; ++i) HADAL_RETURN_IF_ERROR(once(i % num_pairs()));
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-  CommBenchResult result{.size_bytes = static_cast<int64_t>(inputs_[0].size()), .count = count_};
+  // Of odd sizes, too, the peer's headline tells what was asked for.
+  CommBenchResult result{.size_bytes = options_.size_bytes,
+                         .count = options_.size_bytes / static_cast<int64_t>(dtype_size_bytes(options_.dtype))};
   result.seconds = seconds / static_cast<double>(options_.loop);
   result.algo_bandwidth = static_cast<double>(result.size_bytes) / result.seconds;
   const auto receives = num_receives(options_, rank_);
@@ -253,24 +282,46 @@ double nw_factor(CommTest test, int world_size) {
   return 1;
 }
 
+int printed_rank(const CommBenchOptions& options, int rank) {
+  return options.members.empty() ? rank : options.members[rank];
+}
+
 bool prints_headline(const CommBenchOptions& options, int rank) {
   if (options.test != CommTest::kSendRecv) return rank == options.root;
   return options.ranks_list.empty() || num_receives(options, rank) > 0;
 }
 
-Expected<CommBenchResult> run_comm_bench(Communicator& comm, const CommBenchOptions& options) {
-  const int world = comm.world_size();
-  if (options.loop < 1 || options.root < 0 || options.root >= world) {
-    return make_error(ErrorCode::kInvalidArgument, "--loop {} --test_root {}: {} ranks", options.loop, options.root,
-                      world);
+Status check_comm_bench(const CommBenchOptions& options, int world) {
+  if (options.loop < 1 || options.loop > kMostLoops) {
+    return make_error(ErrorCode::kInvalidArgument, "--loop {}: 1 .. {} iterations", options.loop, kMostLoops);
+  }
+  if (options.root < 0 || options.root >= world) {
+    return make_error(ErrorCode::kInvalidArgument, "--test_root {}: {} ranks, from 0", options.root, world);
+  }
+  const auto element = static_cast<int64_t>(dtype_size_bytes(options.dtype));
+  const int64_t least = has_rows(options.test) ? element * world : element;
+  if (options.size_bytes < least) {
+    return make_error(ErrorCode::kInvalidArgument, "--size {}: {} of {} ranks needs at least {} bytes",
+                      options.size_bytes, comm_test_name(options.test), world, least);
   }
   for (const auto& [sender, receiver] : options.ranks_list) {
     if (sender >= 0 && receiver >= 0 && sender < world && receiver < world) continue;
     return make_error(ErrorCode::kInvalidArgument, "--ranks_list: {},{} of {} ranks", sender, receiver, world);
   }
-  if (options.num_nodes < 1 || world % options.num_nodes != 0) {
+  if (options.num_nodes < 1 || (options.test == CommTest::kSendRecv && world % options.num_nodes != 0)) {
     return make_error(ErrorCode::kInvalidArgument, "{} ranks on {} nodes", world, options.num_nodes);
   }
+  return {};
+}
+
+double comm_bench_bytes(const CommBenchOptions& options, int world) {
+  const auto in = static_cast<double>(options.size_bytes);
+  const double out = options.test == CommTest::kAllGather ? in * world : in;
+  return 2 * (in + out) + out + (is_gathered(options) ? in * world : 0);
+}
+
+Expected<CommBenchResult> run_comm_bench(Communicator& comm, const CommBenchOptions& options) {
+  HADAL_RETURN_IF_ERROR(check_comm_bench(options, comm.world_size()));
   return Run(comm, options).measure();
 }
 

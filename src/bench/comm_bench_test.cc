@@ -71,6 +71,15 @@ TEST_P(CommTests, CalculatesAndChecks) {
   }
 }
 
+TEST(CommBench, TellsTheSizeThatWasAskedFor) {
+  for (const CommTest test : all_comm_tests()) {
+    const auto results = run_all(3, {.test = test, .size_bytes = 101, .loop = 2});
+    EXPECT_EQ(results[0].size_bytes, 101) << comm_test_name(test);
+    EXPECT_EQ(results[0].count, 25) << comm_test_name(test);
+    EXPECT_TRUE(results[0].is_correct) << results[0].mismatch;
+  }
+}
+
 TEST(CommBench, RanksListNamesSendersAndReceivers) {
   const CommBenchOptions options{
       .test = CommTest::kSendRecv, .size_bytes = 64, .loop = 2, .ranks_list = {{0, 2}, {1, 2}}};
@@ -84,16 +93,55 @@ TEST(CommBench, RanksListNamesSendersAndReceivers) {
   EXPECT_THAT(comm_bench_headline(options, results[2], 2), HasSubstr("hcclSendRecv_rank_2(dataSize=64"));
 }
 
+TEST(CommBench, TakesTheLeastAndTheMost) {
+  for (const CommTest test : {CommTest::kAllReduce, CommTest::kReduce, CommTest::kReduceScatter}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      CommBenchOptions options{.test = test, .size_bytes = 96, .loop = 2, .dtype = dtype};
+      options.reduction = CommReduction::kMin;
+      auto results = run_all(3, options);
+      for (const auto& result : results) EXPECT_TRUE(result.is_correct) << result.mismatch;
+      EXPECT_EQ(results[0].first_outputs, (std::vector<float>{0, 3, 6, 9}));
+      options.reduction = CommReduction::kMax;
+      results = run_all(3, options);
+      for (const auto& result : results) EXPECT_TRUE(result.is_correct) << result.mismatch;
+      EXPECT_EQ(results[0].first_outputs, (std::vector<float>{2, 5, 8, 11}));
+    }
+  }
+  EXPECT_EQ(parse_comm_reduction("max").value(), CommReduction::kMax);
+  EXPECT_FALSE(parse_comm_reduction("prod"));
+}
+
+// Of --custom_comm 1,3: input i of rank r is r + 2 * (i mod 13).
+TEST(CommBench, RanksOfASubsetKeepTheirNumbers) {
+  CommBenchOptions options{.test = CommTest::kAllReduce, .size_bytes = 64, .loop = 2, .members = {1, 3}};
+  auto results = run_all(2, options);
+  EXPECT_TRUE(results[1].is_correct) << results[1].mismatch;
+  EXPECT_EQ(results[1].first_inputs, (std::vector<float>{3, 5, 7, 9}));
+  EXPECT_EQ(results[1].first_outputs, (std::vector<float>{4, 8, 12, 16}));
+  EXPECT_EQ(printed_rank(options, 1), 3);
+  options.test = CommTest::kAllGather;
+  results = run_all(2, options);
+  EXPECT_TRUE(results[0].is_correct) << results[0].mismatch;
+}
+
 TEST(CommBench, RefusesWhatCannotBe) {
   const SegmentSizes sizes{.world_size = 1};
   const int fd = SharedSegment::create(sizes).value();
   const auto comm = join_local_group(fd, {.rank = 0, .sizes = sizes}).value();
   close(fd);
   const auto why = [&](const CommBenchOptions& options) { return run_comm_bench(*comm, options).error().message; };
-  EXPECT_THAT(why({.size_bytes = 3}), HasSubstr("broadcast needs at least 4 bytes"));
+  EXPECT_THAT(why({.size_bytes = 3}), HasSubstr("broadcast of 1 ranks needs at least 4 bytes"));
   EXPECT_THAT(why({.loop = 0}), HasSubstr("--loop 0"));
+  EXPECT_THAT(why({.loop = INT64_MAX}), HasSubstr("1 .. 1000000000000"));
   EXPECT_THAT(why({.root = 1}), HasSubstr("--test_root 1: 1 ranks"));
   EXPECT_THAT(why({.test = CommTest::kSendRecv, .ranks_list = {{0, 1}}}), HasSubstr("--ranks_list: 0,1 of 1 ranks"));
+}
+
+TEST(CommBench, TellsWhatItNeedsBeforeItStarts) {
+  EXPECT_TRUE(check_comm_bench({.test = CommTest::kReduceScatter, .size_bytes = 12}, 3));
+  EXPECT_FALSE(check_comm_bench({.test = CommTest::kReduceScatter, .size_bytes = 11}, 3));
+  EXPECT_EQ(comm_bench_bytes({.size_bytes = 100}, 3), 500);
+  EXPECT_EQ(comm_bench_bytes({.test = CommTest::kAllGather, .size_bytes = 100}, 3), 1100);
 }
 
 TEST(CommBenchText, ParsesSizesAndTests) {

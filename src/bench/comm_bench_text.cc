@@ -58,6 +58,17 @@ Expected<CommTest> parse_comm_test(const std::string& name) {
                     near.empty() ? "" : "; did you mean " + near + "?");
 }
 
+const char* comm_reduction_name(CommReduction reduction) {
+  return reduction == CommReduction::kSum ? "sum" : reduction == CommReduction::kMin ? "min" : "max";
+}
+
+Expected<CommReduction> parse_comm_reduction(const std::string& name) {
+  for (const CommReduction known : {CommReduction::kSum, CommReduction::kMin, CommReduction::kMax}) {
+    if (name == comm_reduction_name(known)) return known;
+  }
+  return make_error(ErrorCode::kInvalidArgument, "--reduction_op {}: sum, min or max", name);
+}
+
 Expected<int64_t> parse_comm_size(const std::string& text) {
   char* end = nullptr;
   const double value = std::strtod(text.c_str(), &end);
@@ -113,7 +124,8 @@ std::string comm_bench_summary(const CommBenchOptions& options, const std::vecto
   }
   for (const CommBenchResult& result : results) {
     std::vector<std::string> cells = {std::to_string(result.size_bytes), std::to_string(result.count),
-                                      dtype_word(options.dtype), "sum", milliseconds(result.seconds)};
+                                      dtype_word(options.dtype), comm_reduction_name(options.reduction),
+                                      milliseconds(result.seconds)};
     if (options.latency) {
       cells.push_back(cells.back());
     } else {

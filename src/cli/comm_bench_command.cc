@@ -19,12 +19,13 @@ struct CommBenchFlags {
   std::vector<std::string> size_range;
   int size_range_inc = 1;
   std::string ranks_list, custom_comm;
-  bool no_correctness = false, list_tests = false, mpi = false;
+  bool no_correctness = false, list_tests = false, doc = false, mpi = false;
   std::string without_meaning;  // flags that are taken and change nothing
   int scaleup_group_size = 0;
   bool ignored = false;
 };
 CommBenchFlags g_flags;
+const CLI::App* g_command = nullptr;
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
@@ -83,16 +84,14 @@ Status read_flags(CommBenchFlags& flags) {
     return make_error(ErrorCode::kInvalidArgument, "--data_type {}: float or bfloat16", flags.data_type);
   }
   job.bench.dtype = flags.data_type == "float" ? DType::kF32 : DType::kBF16;
-  if (flags.reduction_op != "sum") {
-    return make_error(ErrorCode::kUnsupported,
-                      "--reduction_op {}: sum is what ranks of a model do, and all that we have", flags.reduction_op);
-  }
+  HADAL_ASSIGN_OR_RETURN(job.bench.reduction, parse_comm_reduction(flags.reduction_op));
   job.bench.check_correctness = !flags.no_correctness;
+  if (environment("HCCL_GAUDI_DIRECT") == "1") job.bench.num_warm_ups = 33;
   job.is_range = !flags.size_range.empty();
   if (job.is_range) {
     HADAL_ASSIGN_OR_RETURN(job.sizes, comm_size_range(flags.size_range[0], flags.size_range[1], flags.size_range_inc));
   } else {
-    HADAL_ASSIGN_OR_RETURN(const int64_t size, parse_comm_size(flags.size));
+    HADAL_ASSIGN_OR_RETURN(const int64_t size, read_comm_size(flags.size));
     job.sizes = {size};
   }
   job.comm_id = environment("HCCL_COMM_ID");
@@ -106,6 +105,10 @@ Status read_flags(CommBenchFlags& flags) {
 }
 
 int run_bench_command() {
+  if (g_flags.doc) {
+    fmt::print("{}", g_command->help());
+    return kExitOk;
+  }
   if (g_flags.list_tests) {
     for (const CommTest test : all_comm_tests()) fmt::print("{}\n", comm_test_name(test));
     return kExitOk;
@@ -118,7 +121,7 @@ int run_bench_command() {
 }
 
 void add_ignored_flags(CLI::App& command) {
-  for (const char* name : {"--clean", "--doc", "--no-color", "--ignore-mpi-errors"}) {
+  for (const char* name : {"--clean", "--no-color", "--ignore-mpi-errors"}) {
     command.add_flag(name, g_flags.ignored, "Taken for hccl_demo's sake; changes nothing");
   }
   command.add_option("--scaleup-group-size", g_flags.scaleup_group_size, "Taken for hccl_demo's sake; changes nothing");
@@ -145,7 +148,7 @@ void add_bench_command(CLI::App& comm) {
   command->add_option("--test-root", job.bench.root, "Root of broadcast and reduce; the rank that prints")
       ->capture_default_str();
   command->add_option("--data-type", g_flags.data_type, "float or bfloat16")->capture_default_str();
-  command->add_option("--reduction-op", g_flags.reduction_op, "sum")->capture_default_str();
+  command->add_option("--reduction-op", g_flags.reduction_op, "sum, min or max")->capture_default_str();
   command->add_option("--ranks-list", g_flags.ranks_list, "send_recv: sender,receiver,sender,receiver ...");
   command->add_option("--custom-comm", g_flags.custom_comm, "Only these ranks take part: 0,1,8,9");
   command->add_flag("--same-buffers", job.bench.same_buffers, "One pair of buffers for all iterations");
@@ -155,7 +158,9 @@ void add_bench_command(CLI::App& comm) {
   command->add_option("--timeout", job.timeout_minutes, "End everything after so many minutes; 0: never")
       ->capture_default_str();
   command->add_option("--token", job.token, "Secret of this run; default: HADAL_AUTH_TOKEN, else HCCL_COMM_ID");
-  command->add_flag("--list-tests", g_flags.list_tests, "Print the names of the tests");
+  command->add_flag("--list-tests,--list", g_flags.list_tests, "Print the names of the tests");
+  command->add_flag("--doc", g_flags.doc, "Print this help");
+  g_command = command;
   command->add_flag("--mpi", g_flags.mpi)->group("");
   add_ignored_flags(*command);
   command->footer(

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <csignal>
 #include <cstdio>
@@ -15,6 +16,7 @@
 
 #include <fmt/ranges.h>
 
+#include "base/resource_limits.h"
 #include "cli/command.h"
 #include "cli/version.h"
 #include "comm/rank_group.h"
@@ -23,6 +25,7 @@
 namespace hadal {
 namespace {
 
+constexpr int kMostRanks = 1024;  // that the rendezvous has room for
 constexpr std::chrono::milliseconds kJoinTimeout{120'000};
 constexpr std::chrono::milliseconds kOperationTimeout{120'000};  // a slow link takes its time over 1 GiB
 
@@ -75,6 +78,9 @@ int count_gaudi_cards() {
 
 Status check_place(const CommBenchJob& job, int ranks_per_node) {
   if (job.nranks < 1) return make_error(ErrorCode::kInvalidArgument, "--nranks N is required: ranks on all nodes");
+  if (job.nranks > kMostRanks) {
+    return make_error(ErrorCode::kInvalidArgument, "--nranks {}: at most {}", job.nranks, kMostRanks);
+  }
   if (ranks_per_node < 1) {
     return make_error(ErrorCode::kInvalidArgument,
                       "--ranks_per_node is required on several nodes (no Gaudi cards here to count)");
@@ -121,6 +127,9 @@ Expected<Layout> plan_layout(const CommBenchJob& job) {
                             std::find(job.custom_comm.begin(), job.custom_comm.end(), rank) != job.custom_comm.end();
     if (takes_part) layout.members.push_back(rank);
   }
+  if (job.bench.root < 0 || job.bench.root >= job.nranks) {
+    return make_error(ErrorCode::kInvalidArgument, "--test_root {}: {} ranks, from 0", job.bench.root, job.nranks);
+  }
   for (const int rank : job.custom_comm) {
     if (rank < 0 || rank >= job.nranks) {
       return make_error(ErrorCode::kInvalidArgument, "--custom_comm: rank {} of {}", rank, job.nranks);
@@ -133,10 +142,11 @@ Expected<Layout> plan_layout(const CommBenchJob& job) {
 std::string shown_job(const CommBenchJob& job) {
   std::vector<const char*> tests;
   for (const CommTest test : job.tests) tests.push_back(comm_test_name(test));
-  return fmt::format("test {} size {} loop {} root {} type {} measure {} same_buffers {} check {} comm {} list {}",
-                     fmt::join(tests, ","), fmt::join(job.sizes, ","), job.bench.loop, job.bench.root,
-                     dtype_name(job.bench.dtype), job.bench.latency ? "latency" : "bw", job.bench.same_buffers,
-                     job.bench.check_correctness, fmt::join(job.custom_comm, ","), job.bench.ranks_list.size());
+  return fmt::format(
+      "test {} size {} loop {} root {} type {} op {} measure {} same_buffers {} check {} comm {} list {}",
+      fmt::join(tests, ","), fmt::join(job.sizes, ","), job.bench.loop, job.bench.root, dtype_name(job.bench.dtype),
+      comm_reduction_name(job.bench.reduction), job.bench.latency ? "latency" : "bw", job.bench.same_buffers,
+      job.bench.check_correctness, fmt::join(job.custom_comm, ","), job.bench.ranks_list.size());
 }
 
 std::string time_stamp() {
@@ -148,11 +158,11 @@ std::string time_stamp() {
 }
 
 Status write_data_csv(const std::string& folder, const CommBenchOptions& options, const CommBenchResult& result,
-                      int rank) {
+                      int rank, bool is_first) {
   const auto write = [&](const char* which, const std::vector<float>& values) -> Status {
     const std::string path =
         fmt::format("{}/HCCL_demo_{}_{}_{}_{}.csv", folder, comm_test_name(options.test), which, rank, time_stamp());
-    std::ofstream file(path);
+    std::ofstream file(path, is_first ? std::ios::trunc : std::ios::app);
     for (const float value : values) file << fmt::format("{}\n", value);
     file.flush();
     return file ? Status() : make_error(ErrorCode::kIo, "--data_csv: cannot write {}", path);
@@ -174,6 +184,7 @@ class RankRun {
   Status run_tests(Communicator& comm);
   Status run_sizes(Communicator& comm, const CommBenchOptions& options);
   Expected<CommBenchResult> run_one(Communicator& comm, const CommBenchOptions& options);
+  int printed_rank() const { return hadal::printed_rank(job_.bench, id_.rank); }
   void print(const std::string& text) const {
     std::fwrite(text.data(), 1, text.size(), stdout);
     std::fflush(stdout);
@@ -241,18 +252,20 @@ Status RankRun::run_sizes(Communicator& comm, const CommBenchOptions& options) {
 
 Expected<CommBenchResult> RankRun::run_one(Communicator& comm, const CommBenchOptions& options) {
   HADAL_ASSIGN_OR_RETURN(CommBenchResult result, run_comm_bench(comm, options));
-  print(comm_bench_check_line(options, result, id_.rank));
+  print(comm_bench_check_line(options, result, printed_rank()));
   HADAL_RETURN_IF_ERROR(comm.barrier());  // headlines come after all checks of this machine
   if (prints_headline(options, id_.rank)) {
-    if (!job_.is_range) print(comm_bench_headline(options, result, id_.rank));
+    if (!job_.is_range) print(comm_bench_headline(options, result, printed_rank()));
     if (!job_.result_csv.empty()) {
       std::ofstream file(job_.result_csv, std::ios::app);
-      file << comm_bench_csv(options, result, id_.rank) + "\n";
+      file << comm_bench_csv(options, result, printed_rank()) + "\n";
       file.flush();
       if (!file) return make_error(ErrorCode::kIo, "--result_csv: cannot append to {}", job_.result_csv);
     }
   }
-  if (!job_.data_csv.empty()) HADAL_RETURN_IF_ERROR(write_data_csv(job_.data_csv, options, result, id_.rank));
+  if (!job_.data_csv.empty())
+    HADAL_RETURN_IF_ERROR(
+        write_data_csv(job_.data_csv, options, result, printed_rank(), options.size_bytes == job_.sizes[0]));
   HADAL_RETURN_IF_ERROR(comm.barrier());
   return result;
 }
@@ -274,10 +287,47 @@ Expected<CommBenchResult> RankRun::run_one(Communicator& comm, const CommBenchOp
     if (!status) fmt::print(stderr, "hadal comm bench: {}\n", status.error().message);
     code = status ? kExitOk : status.error().code == ErrorCode::kInvalidArgument ? kExitBadUsage : kExitFailed;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "hadal comm bench: rank {}: {}\n", rank, error.what());
+    fmt::print(stderr, "hadal comm bench: rank {}: {}\n", layout.members[rank], error.what());
   }
   std::fflush(nullptr);
   _exit(code);
+}
+
+// The job in the numbers of the group of --custom_comm. As in hccl_demo, a root outside is replaced by its first rank.
+CommBenchJob inside_group(CommBenchJob job, const Layout& layout) {
+  if (job.custom_comm.empty()) return job;
+  const auto& members = layout.members;
+  const auto root = std::find(members.begin(), members.end(), job.bench.root);
+  if (root == members.end()) {
+    fmt::print(stderr, "hadal comm bench: rank {} is not one of --custom_comm: the root is rank {}\n", job.bench.root,
+               members[0]);
+  }
+  job.bench.root = root == members.end() ? 0 : static_cast<int>(root - members.begin());
+  job.bench.members = members;
+  return job;
+}
+
+// What every rank would find out, told once. Errors: kInvalidArgument; kResourceExhausted (memory).
+Status check_before_start(const CommBenchJob& job, const Layout& layout) {
+  const int world = static_cast<int>(layout.members.size());
+  const int num_nodes = static_cast<int>(layout.nodes().size());
+  double needed = 0;
+  for (const CommTest test : job.tests) {
+    for (const int64_t size : job.sizes) {
+      CommBenchOptions options = job.bench;
+      options.test = test;
+      options.size_bytes = size;
+      options.num_nodes = num_nodes;
+      HADAL_RETURN_IF_ERROR(check_comm_bench(options, world));
+      needed = std::max(needed, comm_bench_bytes(options, world) * world / num_nodes);
+    }
+  }
+  const auto available = available_memory_bytes();
+  if (!available || needed <= static_cast<double>(*available)) return {};
+  return make_error(ErrorCode::kResourceExhausted,
+                    "--size {}: the ranks of this node need {:.1f} GiB of memory at least, {:.1f} are free: take a "
+                    "smaller size or fewer ranks",
+                    job.sizes.back(), needed / (1 << 30), static_cast<double>(*available) / (1 << 30));
 }
 
 int wait_for_all(const std::vector<pid_t>& ranks, const std::vector<size_t>& numbers) {
@@ -298,9 +348,19 @@ int wait_for_all(const std::vector<pid_t>& ranks, const std::vector<size_t>& num
 
 }  // namespace
 
+Expected<int64_t> read_comm_size(const std::string& text) {
+  auto size = parse_comm_size(text);
+  if (size || text.empty() || std::isalpha(static_cast<unsigned char>(text.back())) == 0) return size;
+  const auto bytes = parse_comm_size(text.substr(0, text.size() - 1) + "B");
+  if (!bytes) return size;
+  fmt::print(stderr, "hadal comm bench: size {}: {} is no unit (G, M, K or B, as 32M); taken as {} bytes\n", text,
+             text.back(), *bytes);
+  return bytes;
+}
+
 Expected<std::vector<int64_t>> comm_size_range(const std::string& min, const std::string& max, int inc) {
-  HADAL_ASSIGN_OR_RETURN(const int64_t least, parse_comm_size(min));
-  HADAL_ASSIGN_OR_RETURN(const int64_t most, parse_comm_size(max));
+  HADAL_ASSIGN_OR_RETURN(const int64_t least, read_comm_size(min));
+  HADAL_ASSIGN_OR_RETURN(const int64_t most, read_comm_size(max));
   if (least > most || inc < 1 || inc > 40) {
     return make_error(ErrorCode::kInvalidArgument, "--size_range {} {} --size_range_inc {}: the range is empty", min,
                       max, inc);
@@ -329,11 +389,17 @@ Expected<std::vector<int>> parse_rank_list(const std::string& flag, const std::s
   return ranks;
 }
 
-int run_comm_bench_job(const CommBenchJob& job) {
-  const auto layout = plan_layout(job);
+int run_comm_bench_job(const CommBenchJob& given) {
+  const auto layout = plan_layout(given);
   if (!layout) {
     fmt::print(stderr, "hadal comm bench: {}\n", layout.error().message);
     return kExitBadUsage;
+  }
+  CommBenchJob job = inside_group(given, *layout);
+  if (job.token.empty()) job.token = make_rank_token();  // one machine: only its ranks need to know it
+  if (const Status status = check_before_start(job, *layout); !status) {
+    fmt::print(stderr, "hadal comm bench: {}\n", status.error().message);
+    return status.error().code == ErrorCode::kInvalidArgument ? kExitBadUsage : kExitFailed;
   }
   std::vector<size_t> mine;
   for (size_t rank = 0; rank < layout->members.size(); ++rank) {

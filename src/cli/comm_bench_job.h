@@ -24,6 +24,8 @@ struct CommBenchJob {
   int timeout_minutes = 0;  // 0: none
 };
 
+// As parse_comm_size; a letter that is no unit is complained of on stderr and means bytes, as in hccl_demo.
+Expected<int64_t> read_comm_size(const std::string& text);
 // Sizes MIN, MIN * 2^inc ... <= MAX. Errors: kInvalidArgument.
 Expected<std::vector<int64_t>> comm_size_range(const std::string& min, const std::string& max, int inc);
 // "0,1,8,9". Errors: kInvalidArgument naming the flag.

@@ -72,6 +72,12 @@ std::vector<int> numbers_of(const std::vector<NodeCard>& cards) {
   return nodes;
 }
 
+// The system refused to send at all.
+std::string own_rules_fix(int node, const std::string& to) {
+  return fmt::format("node {}'s own firewall or routes are in the way to {}: see its `ip rule`, `ip route get` and nft",
+                     node, to);
+}
+
 const PairResult* find_pair(const CheckReport& report, int a, int b) {
   for (const PairResult& pair : report.pairs) {
     if ((pair.from == a && pair.to == b) || (pair.from == b && pair.to == a)) return &pair;
@@ -249,6 +255,13 @@ Fault connect_fault(int error, int from, int to, const std::string& what, const 
               fmt::format("node {}: no answer from {}: packets are dropped, or the host is down", from, where),
               fmt::format("open the port between the nodes (firewall, security group) and see that {} answers ping",
                           address)};
+    case EINVAL:  // a blackhole route
+    case EACCES:
+    case EPERM:
+      return {"port-blocked",
+              {from, to},
+              fmt::format("node {}: this node may not send to {}: {}", from, where, std::strerror(error)),
+              own_rules_fix(from, address)};
     case EHOSTUNREACH:
     case ENETUNREACH:
       return {"no-route",
@@ -278,6 +291,10 @@ Fault rendezvous_fault(const Error& error, int node_rank) {
   if (says(std::strerror(ETIMEDOUT))) {
     return {"port-blocked", nodes, found,
             "open --master-port on node 0 (firewall, security group); see that it answers ping"};
+  }
+  for (const int error : {EINVAL, EACCES, EPERM}) {
+    if (!says("no connection within") || !says(std::strerror(error))) continue;
+    return {"port-blocked", nodes, found, own_rules_fix(node_rank, "node 0")};
   }
   if (says(std::strerror(EHOSTUNREACH)) || says(std::strerror(ENETUNREACH))) {
     return {"no-route", nodes, found, "see `ip route get`; name the --interface between the nodes"};

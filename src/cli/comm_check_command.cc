@@ -21,6 +21,8 @@ CommCheckFlags g_flags;
 
 int run_check_command() {
   CommCheckOptions& options = g_flags.check;
+  const char* interface_name = std::getenv("HCCL_SOCKET_IFNAME");  // of the guide, as GLOO_SOCKET_IFNAME
+  if (options.interface_name.empty() && interface_name != nullptr) options.interface_name = interface_name;
   options.thresholds.min_bandwidth = g_flags.min_bandwidth * 1e9;
   options.join_timeout = std::chrono::milliseconds(static_cast<int64_t>(g_flags.timeout_seconds * 1e3));
   const auto report = run_comm_check(options);

@@ -110,6 +110,14 @@ bool Check::choose_own_address() {
                     options_.master_addr));
     return false;
   }
+  const auto targets = resolve_host(options_.master_addr);
+  if (own_.is_loopback && targets && !is_loopback_address(targets->front())) {
+    add("loopback", {node},
+        fmt::format("node {}: {} {} is a loopback interface, which cannot reach {}", node, own_.interface_name,
+                    own_.address, options_.master_addr),
+        "name the interface between the nodes (--interface, or GLOO_SOCKET_IFNAME), or leave it out");
+    return false;
+  }
   return true;
 }
 
@@ -165,7 +173,8 @@ Expected<NodeCard> Check::own_card() const {
                 .nonce = nonce_};
   HADAL_ASSIGN_OR_RETURN(card.binary_hash, binary_hash());
   if (!options_.model.empty()) {
-    HADAL_ASSIGN_OR_RETURN(card.model_hash, model_hash(options_.model));
+    const auto hash = model_hash(options_.model);
+    card.model_hash = hash ? *hash : fmt::format("none ({})", hash.error().message.substr(0, 1024));
   }
   return card;
 }
@@ -313,6 +322,10 @@ void Check::wait_for_readers() {
 Expected<CheckReport> Check::run() {
   if (!choose_own_address() || !open_ports()) return std::move(report_);
   HADAL_ASSIGN_OR_RETURN(const NodeCard own, own_card());
+  if (own.model_hash.starts_with("none")) {
+    add("model-unreadable", {own.node_rank}, fmt::format("node {}: {}", own.node_rank, own.model_hash),
+        "copy the model folder to this node, or give its path here as --model");
+  }
   if (!connect()) return std::move(report_);
   if (meet(own)) {
     measure();

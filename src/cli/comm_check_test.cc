@@ -93,11 +93,9 @@ TEST(CommCheckConnections, AreToldApart) {
   const struct {
     int error;
     const char* name;
-  } sockets[] = {{ECONNREFUSED, "port-refused"},
-                 {ETIMEDOUT, "port-blocked"},
-                 {EHOSTUNREACH, "no-route"},
-                 {ENETUNREACH, "no-route"},
-                 {EMFILE, "connection-failed"}};
+  } sockets[] = {{ECONNREFUSED, "port-refused"}, {ETIMEDOUT, "port-blocked"},  {EHOSTUNREACH, "no-route"},
+                 {ENETUNREACH, "no-route"},      {EINVAL, "port-blocked"},     {EACCES, "port-blocked"},
+                 {EPERM, "port-blocked"},        {EMFILE, "connection-failed"}};
   for (const auto& test : sockets) {
     const Fault fault = connect_fault(test.error, 1, 0, "the port", "10.0.0.1", 5);
     EXPECT_EQ(fault.name, test.name);
@@ -113,6 +111,7 @@ TEST(CommCheckConnections, AreToldApart) {
                 {"rendezvous a:1: no connection within 5 ms (Connection refused): x", "port-refused"},
                 {"rendezvous a:1: no connection within 5 ms (Connection timed out): x", "port-blocked"},
                 {"rendezvous a:1: no connection within 5 ms (No route to host): x", "no-route"},
+                {"rendezvous a:1: no connection within 5 ms (Invalid argument): x", "port-blocked"},
                 {"rendezvous a:1 does not answer: is it the rank-0 address", "not-hadal"},
                 {"rendezvous a:1 closed the connection", "not-hadal"},
                 {"something else", "rendezvous-failed"}};

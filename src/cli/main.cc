@@ -25,6 +25,14 @@ std::string with_kebab_case_flag(std::string argument) {
   return argument;
 }
 
+// hccl_demo's own words with one dash, of `hadal comm bench`.
+std::string with_two_dashes(std::string argument) {
+  for (const char* word : {"-list", "-clean", "-mpi", "-no_color", "-ignore_mpi_errors"}) {
+    if (argument == word) return "-" + argument;
+  }
+  return argument;
+}
+
 std::vector<std::string> option_names(const CLI::App& app) {
   std::vector<std::string> names;
   for (const CLI::Option* option : app.get_options()) {
@@ -72,7 +80,7 @@ int run_program(int argc, char** argv) {
     program.get_subcommand(command->name)->allow_extras();
   }
   std::vector<std::string> arguments;
-  for (int i = 1; i < argc; ++i) arguments.push_back(with_kebab_case_flag(argv[i]));
+  for (int i = 1; i < argc; ++i) arguments.push_back(with_kebab_case_flag(with_two_dashes(argv[i])));
   if (!arguments.empty() && arguments.front() == kServeCommand.name) {
     put_peer_spellings(*program.get_subcommand(kServeCommand.name), arguments);
   }

@@ -24,6 +24,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
+constexpr milliseconds kLook{100};  // between looks whether a rank that does not greet has given up
+constexpr int kGlooPatience = 5;    // it waits for a connection so many times as long as for a message
+
 class StoreAdapter final : public gloo::rendezvous::Store {
  public:
   StoreAdapter(KeyValueStore& store, std::string prefix, milliseconds timeout)
@@ -146,38 +149,61 @@ Status widen_socket(int socket, int64_t num_bytes) {
                     allowed / 2, wanted, wanted);
 }
 
+// Of an operation; Gloo's own is only for connecting.
+void set_socket_timeout(int socket, milliseconds timeout) {
+  const timeval value{.tv_sec = timeout.count() / 1000, .tv_usec = timeout.count() % 1000 * 1000};
+  setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &value, sizeof value);
+  setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &value, sizeof value);
+}
+
+std::string greeting_key(const GlooGroupOptions& options, int rank) {
+  return fmt::format("{}greeting/{}", options.prefix, rank);
+}
+
+std::string could_not_connect(int peer) {
+  return fmt::format("rank {} could not connect to all others: see its message", peer);
+}
+
 Status Mesh::find_sockets(KeyValueStore& store, const GlooGroupOptions& options,
                           const std::vector<OpenSocket>& foreign) {
   const auto is_foreign = [&](const OpenSocket& socket) {
     return std::any_of(foreign.begin(), foreign.end(), [&](const auto& other) { return other.name == socket.name; });
   };
   const auto deadline = Clock::now() + options.join_timeout;
-  const auto key = [&](int rank) { return fmt::format("{}greeting/{}", options.prefix, rank); };
   const auto greeting = [](const std::string& token, int to) { return fmt::format("{} to {}.", token, to); };
   const std::string token = make_rank_token();
-  HADAL_RETURN_IF_ERROR(store.set(key(rank()), token));  // from here on this rank's pairs are in sync mode
+  // From here on this rank's pairs are in sync mode.
+  HADAL_RETURN_IF_ERROR(store.set(greeting_key(options, rank()), token));
   std::vector<std::string> expected(world_size());
   for (int peer = 0; peer < world_size(); ++peer) {
     if (peer == rank()) continue;
-    HADAL_ASSIGN_OR_RETURN(const std::string theirs, store.get(key(peer), options.join_timeout));
+    HADAL_ASSIGN_OR_RETURN(const std::string theirs, store.get(greeting_key(options, peer), options.join_timeout));
+    if (theirs.empty()) return fail(could_not_connect(peer));
     expected[peer] = greeting(theirs, rank());
     const std::string ours = greeting(token, peer);
     HADAL_RETURN_IF_ERROR(send(peer, {}, std::as_bytes(std::span(ours))));
   }
   for (int peer = 0; peer < world_size(); ++peer) {
     Line& line = lines_[peer];
+    auto next_look = Clock::now() + kLook;
     while (peer != rank() && line.socket < 0) {
       for (const OpenSocket& socket : open_sockets()) {
         if (!is_foreign(socket) && holds(socket.fd, expected[peer])) line.socket = socket.fd;
       }
       if (line.socket >= 0) break;
       if (Clock::now() >= deadline) return fail(fmt::format("rank {} connected, but does not greet", peer));
+      if (Clock::now() >= next_look) {
+        next_look = Clock::now() + kLook;
+        const auto theirs = store.get(greeting_key(options, peer), milliseconds(0));
+        if (theirs && theirs->empty()) return fail(could_not_connect(peer));
+      }
       std::this_thread::sleep_for(milliseconds(1));
     }
     if (peer == rank()) continue;
     MessageHead head;
     HADAL_RETURN_IF_ERROR(receive(peer, &head, milliseconds(1'000)));
     HADAL_RETURN_IF_ERROR(widen_socket(line.socket, static_cast<int64_t>(line.out.size())));
+    set_socket_timeout(line.socket, options.timeout);
   }
   return {};
 }
@@ -265,10 +291,7 @@ void ignore_broken_pipes() {
   if (sigaction(SIGPIPE, nullptr, &now) == 0 && now.sa_handler == SIG_DFL) signal(SIGPIPE, SIG_IGN);
 }
 
-}  // namespace
-
-Expected<std::shared_ptr<GlooMesh>> GlooMesh::connect(KeyValueStore& store, const GlooGroupOptions& options) {
-  ignore_broken_pipes();
+Expected<std::shared_ptr<GlooMesh>> connect_all(KeyValueStore& store, const GlooGroupOptions& options) {
   if (options.world_size < 1 || options.rank < 0 || options.rank >= options.world_size || options.chunk_bytes < 256) {
     return make_error(ErrorCode::kInvalidArgument, "rank {} of {}, chunks of {} bytes", options.rank,
                       options.world_size, options.chunk_bytes);
@@ -278,7 +301,7 @@ Expected<std::shared_ptr<GlooMesh>> GlooMesh::connect(KeyValueStore& store, cons
     gloo::transport::tcp::attr attributes(options.address.c_str());
     std::shared_ptr<gloo::transport::Device> device = gloo::transport::tcp::CreateDevice(attributes);
     auto context = std::make_shared<gloo::rendezvous::Context>(options.rank, options.world_size);
-    context->setTimeout(options.timeout);
+    context->setTimeout(std::max(milliseconds(1), std::min(options.timeout, options.join_timeout / kGlooPatience)));
     StoreAdapter adapter(store, options.prefix, options.join_timeout);
     context->connectFullMesh(adapter, device);
     auto mesh = std::make_shared<Mesh>(std::move(context), options);
@@ -288,6 +311,17 @@ Expected<std::shared_ptr<GlooMesh>> GlooMesh::connect(KeyValueStore& store, cons
     return make_error(ErrorCode::kUnavailable, "rank {} of {} at {} cannot connect to the others: {}", options.rank,
                       options.world_size, options.address, e.what());
   }
+}
+
+}  // namespace
+
+Expected<std::shared_ptr<GlooMesh>> GlooMesh::connect(KeyValueStore& store, const GlooGroupOptions& options) {
+  ignore_broken_pipes();
+  auto mesh = connect_all(store, options);
+  if (!mesh && mesh.error().code != ErrorCode::kInvalidArgument) {
+    (void)store.set(greeting_key(options, options.rank), "");  // nobody waits for this rank any longer
+  }
+  return mesh;
 }
 
 }  // namespace hadal

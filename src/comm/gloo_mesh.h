@@ -40,9 +40,9 @@ inline constexpr uint32_t kFarewell = 0xffffffff;  // MessageHead::op of a rank 
 // Single-owner. Errors: kUnavailable; the first one stays.
 class GlooMesh {
  public:
-  // Connects to all others; `store` is used until this returns. Makes the process ignore SIGPIPE if nobody handles it:
-  // Gloo writes to connections that may be gone. Errors: kUnavailable (a rank does not come, a
-  // connection fails), kResourceExhausted (the system allows too small socket buffers).
+  // Connects to all others; `store` is used until this returns. One that fails tells the others. Makes the process
+  // ignore SIGPIPE if nobody handles it: Gloo writes to connections that may be gone. Errors: kUnavailable (a rank does
+  // not come, a connection fails), kResourceExhausted (the system allows too small socket buffers).
   static Expected<std::shared_ptr<GlooMesh>> connect(KeyValueStore& store, const GlooGroupOptions& options);
   virtual ~GlooMesh() = default;
 

@@ -88,8 +88,15 @@ class CommCheck(unittest.TestCase):
             fault = Check(nodes, 1, "--interface", "eno1").faults()["interface-unknown"]
             self.assertIn("eth0 10.77.0.2", fault["found"])
             self.assertEqual(self.names(Check(nodes, 1, GLOO_SOCKET_IFNAME="ib0")), [["interface-unknown"]])
+            self.assertEqual(self.names(Check(nodes, 1, HCCL_SOCKET_IFNAME="ib0")), [["interface-unknown"]])
             self.assertEqual(self.names(Check(nodes, 1, master="192.0.2.7", wait=2)), [["no-route"]])
             self.assertEqual(self.names(Check(nodes, 1, master="no-such-head.invalid")), [["name-unknown"]])
+
+    def test_the_loopback_interface_between_nodes(self):
+        with Nodes(2) as nodes:
+            self.assertEqual(self.names(Check(nodes, 0, wait=2), Check(nodes, 1, "--interface", "lo")),
+                             [["node-missing"], ["loopback"]])
+            self.assertEqual(self.names(Check(nodes, 0, "--interface", "lo")), [["loopback"]])
 
     def test_loopback_in_etc_hosts(self):
         with Nodes(2) as nodes:
@@ -106,6 +113,14 @@ class CommCheck(unittest.TestCase):
         with Nodes(2) as nodes:
             nodes.ip(1, "neighbour", "add", nodes.address(0), "lladdr", "02:00:00:00:00:01", "dev", "eth0")
             self.assertEqual(self.names(Check(nodes, 1, wait=3)), [["port-blocked"]])
+
+    def test_ports_that_this_node_itself_blocks(self):
+        for ports in ((29500, 29500), (20000, 20000)):
+            with Nodes(2) as nodes:
+                nodes.block_tcp(1, 0, ports=ports)
+                checks = Check(nodes, 0, "--probe-port", "20000", wait=3), Check(nodes, 1, wait=3)
+                told = [check.faults() for check in checks]
+                self.assertIn("own firewall or routes", told[1]["port-blocked"]["fix"])
 
     def test_a_taken_port_and_a_stranger_on_it(self):
         with Nodes(2) as nodes:
@@ -139,6 +154,12 @@ class CommCheck(unittest.TestCase):
                       Check(nodes, 1, "--model", str(model), wait=30, binary=binary, VLLM_MOE_N_SLICE="8"))
             expected = ["binary-differs", "config-differs", "model-differs"]
             self.assertEqual(self.names(*checks), [expected, expected])
+
+    def test_a_model_that_is_not_there(self):
+        with Nodes(2) as nodes:
+            checks = (Check(nodes, 0, "--model", str(REPOSITORY / "models/nano"), wait=30),
+                      Check(nodes, 1, "--model", "/no/such/model", wait=30))
+            self.assertEqual(self.names(*checks), [["model-differs"], ["model-differs", "model-unreadable"]])
 
     def test_another_world_size(self):
         with Nodes(2) as nodes:

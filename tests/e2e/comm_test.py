@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -76,27 +77,91 @@ class OneMachine(unittest.TestCase):
             dumps = sorted(path.name.rsplit("_", 2)[0] for path in Path(folder).glob("HCCL_demo_*"))
             self.assertEqual(dumps, [f"HCCL_demo_all_gather_{which}_{rank}" for which in ("input", "output")
                                      for rank in (0, 1)])
+            for path in Path(folder).glob("HCCL_demo_*_input_*"):
+                self.assertEqual(len(path.read_text().splitlines()), 8 + 16 + 32, "of all sizes")
 
     def test_latency_subset_and_pairs(self):
         done = bench("--nranks", "4", "--test", "broadcast", "--measure", "latency", "--size", "64", "--loop", "4",
                      "--custom_comm", "1,3", "--test_root", "1")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertRegex(done.stdout, r"Host Latency   : \d+\.\d{6} ms\n")
-        self.check_lines(done.stdout, {0})
+        self.check_lines(done.stdout, {3})
+        done = bench("--nranks", "4", "--test", "all_reduce", "--size", "64", "--loop", "4", "--custom_comm", "2,3")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("the root is rank 2", done.stderr)
+        self.check_lines(done.stdout, {2, 3})
+        self.assertEqual(done.stdout.count("[BENCHMARK] hcclAllReduce("), 1)
         done = bench("--nranks", "3", "--test", "send_recv", "--size", "1k", "--loop", "4", "--ranks_list", "0,2,1,2")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(re.findall(r"hcclSendRecv\w*", done.stdout), ["hcclSendRecv_rank_2"])
+
+    def test_other_reductions(self):
+        for op, outputs in (("min", "0 3 6 9"), ("max", "2 5 8 11")):
+            done = bench("--nranks", "3", "--test", "all_reduce", "--loop", "2", "--size_range", "64", "64",
+                         "--reduction_op", op)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(done.stdout.count(f"Output Buffer [{outputs} ...] which is fine."), 3, done.stdout)
+            self.assertRegex(done.stdout, rf"\n64 +16 +float +{op} +")
+
+    def test_lists_and_documents(self):
+        for flag in ("--list_tests", "--list-tests", "-list"):
+            done = bench(flag)
+            self.assertEqual((done.returncode, done.stdout.split()),
+                             (0, ["broadcast", "all_reduce", "reduce_scatter", "all_gather", "send_recv", "reduce",
+                                  "all2all"]), done.stderr)
+        done = bench("--doc")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("HCCL_COMM_ID", done.stdout)
+        done = bench("-clean", "-no_color", "--nranks", "1", "--loop", "1", "--size", "4")
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_the_port_of_one_machine_needs_a_token_too(self):
+        running = subprocess.Popen([str(BINARY), "comm", "bench", "--nranks", "2", "--size", "1k", "--loop", "100000000"],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            running.stdout.readline()  # the ranks have met
+            children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+            own = {os.readlink(path) for path in Path(f"/proc/{children[0]}/fd").iterdir() if path.is_symlink()}
+            rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+            listening = [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in own]
+            self.assertEqual([where.split(":")[0] for where in listening], ["0100007F"], "127.0.0.1 alone")
+            with socket.create_connection(("127.0.0.1", int(listening[0].split(":")[1], 16))) as stranger:
+                greeting = b"\x01" + struct.pack("<I", 0) + struct.pack("<I", 6) + b"rank=1"
+                stranger.sendall(struct.pack("<I", len(greeting)) + greeting)
+                stranger.settimeout(60)
+                self.assertIn(b"wrong token", stranger.recv(4096))
+        finally:
+            running.kill()
+            running.communicate()
+
+    def test_a_letter_that_is_no_unit_means_bytes(self):
+        done = bench("--nranks", "2", "--size", "64x", "--loop", "2", HCCL_GAUDI_DIRECT="1")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("x is no unit", done.stderr)
+        self.assertIn("hcclBroadcast(dataSize=64, count=16,", done.stdout)
 
     def test_refusals_say_what_to_do(self):
         for args, words in ((["--nranks", "16", "--ranks_per_node", "8"], "HCCL_COMM_ID=<address of node 0>"),
                             ([], "--nranks N is required"),
                             (["--nranks", "2", "--test", "allreduce"], "did you mean all_reduce?"),
-                            (["--nranks", "2", "--size", "32x"], "32M"),
-                            (["--nranks", "2", "--reduction_op", "max"], "sum"),
+                            (["--nranks", "2", "--size", "32mx"], "32M"),
+                            (["--nranks", "2", "--reduction_op", "prod"], "sum, min or max"),
+                            (["--nranks", "100000"], "at most 1024"),
+                            (["--nranks", "3", "--loop", "0"], "--loop 0: 1 .. "),
+                            (["--nranks", "3", "--loop", "99999999999999999999"], "1 .. 1000000000000 iterations"),
+                            (["--nranks", "3", "--test_root", "3"], "--test_root 3: 3 ranks"),
+                            (["--nranks", "3", "--test", "all2all", "--size", "8"], "needs at least 12 bytes"),
+                            (["--nranks", "3", "--test", "send_recv", "--ranks_list", "0,3"], "0,3 of 3 ranks"),
                             (["--nranks", "2", "--ranks_lst", "0,1"], "did you mean --ranks-list")):
             done = bench(*args)
             self.assertEqual(done.returncode, 2, done.stderr)
             self.assertIn(words, done.stderr)
+            self.assertEqual(done.stderr.count(words), 1, "told once")
+
+    def test_too_large_for_the_machine(self):
+        done = bench("--nranks", "2", "--size", "900G", "--loop", "1")
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertRegex(done.stderr, r"--size 966367641600: .* need 9000\.0 GiB of memory at least, [0-9.]+ are free")
 
     def test_a_killed_rank_ends_all(self):
         running = subprocess.Popen([str(BINARY), "comm", "bench", "--nranks", "3", "--size", "1k", "--loop", "100000000"],

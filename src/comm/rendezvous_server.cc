@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/log.h"
 #include "comm/rendezvous.h"
 #include "comm/rendezvous_frame.h"
 
@@ -34,6 +35,7 @@ constexpr size_t kMaxKeys = 65536;
 constexpr size_t kMaxTotalBytes = 256 << 20;  // of all values
 constexpr size_t kMaxKeyBytes = 256;
 constexpr size_t kMaxValueBytes = 64 << 10;
+constexpr int kMostToldRefusals = 20;  // so that strangers cannot fill the log
 constexpr milliseconds kHelloTime{10'000};
 constexpr int64_t kMostWait = 3'600'000;
 
@@ -54,6 +56,16 @@ bool equal_in_constant_time(const std::string& a, const std::string& b) {
     difference |= static_cast<unsigned char>(b[i]) ^ static_cast<unsigned char>(a.empty() ? 0 : a[i % a.size()]);
   }
   return difference == 0;
+}
+
+std::string peer_address(int fd) {
+  sockaddr_storage peer{};
+  socklen_t length = sizeof peer;
+  char host[NI_MAXHOST] = "an unknown address";
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &length) == 0) {
+    getnameinfo(reinterpret_cast<sockaddr*>(&peer), length, host, sizeof host, nullptr, 0, NI_NUMERICHOST);
+  }
+  return host;
 }
 
 Expected<int> listen_on(const RendezvousOptions& options, uint16_t* port) {
@@ -108,6 +120,7 @@ struct RendezvousServer::Impl {
   void set(Connection& connection, Frame&& frame);
   void get(Connection& connection, Frame&& frame);
   void refuse(Connection& connection, std::string why);
+  void refuse_rank(Connection& connection, std::string why);
   void answer(Connection& connection, FrameKind kind, std::vector<std::string> strings = {}) {
     connection.unsent += encode_frame({kind, std::move(strings)});
   }
@@ -123,6 +136,7 @@ struct RendezvousServer::Impl {
   std::map<std::string, std::string> values;
   size_t num_bytes = 0;  // of all values
   bool changed = false;  // a value was set: look at all that wait
+  int num_told_refusals = 0;
   std::mutex mutex;
   std::condition_variable counted;
   int num_ranks = 0;  // connections that have shown the token; under mutex
@@ -273,7 +287,7 @@ void RendezvousServer::Impl::handle(Connection& connection, Frame&& frame) {
 void RendezvousServer::Impl::greet(Connection& connection, const Frame& frame) {
   if (frame.kind != FrameKind::kHello || frame.strings.empty() ||
       !equal_in_constant_time(options.token, frame.strings[0])) {
-    return refuse(connection, "wrong token: this rank belongs to another group or an earlier start");
+    return refuse_rank(connection, "wrong token: this rank belongs to another group or an earlier start");
   }
   std::map<std::string, std::string> theirs;
   for (size_t i = 1; i < frame.strings.size(); ++i) {
@@ -283,8 +297,8 @@ void RendezvousServer::Impl::greet(Connection& connection, const Frame& frame) {
   }
   for (const auto& [name, value] : options.facts) {
     if (theirs[name] == value) continue;
-    return refuse(connection, fmt::format("{} differs: rank 0 has \"{}\", rank {} has \"{}\"", name, value,
-                                          theirs["rank"], theirs[name]));
+    return refuse_rank(connection, fmt::format("{} differs: rank 0 has \"{}\", rank {} has \"{}\"", name, value,
+                                               theirs["rank"], theirs[name]));
   }
   connection.known = true;
   count_ranks();  // before the rank learns that it is known
@@ -324,6 +338,15 @@ void RendezvousServer::Impl::get(Connection& connection, Frame&& frame) {
 void RendezvousServer::Impl::refuse(Connection& connection, std::string why) {
   answer(connection, FrameKind::kRefusal, {std::move(why)});
   connection.closing = true;
+}
+
+// Rank 0's log says it too: whoever waits there for the rank would not know why it does not come.
+void RendezvousServer::Impl::refuse_rank(Connection& connection, std::string why) {
+  if (num_told_refusals < kMostToldRefusals) {
+    ++num_told_refusals;
+    log_warning("a rank at {} was refused: {}", peer_address(connection.fd), why);
+  }
+  refuse(connection, std::move(why));
 }
 
 Expected<std::unique_ptr<RendezvousServer>> RendezvousServer::start(const RendezvousOptions& options) {

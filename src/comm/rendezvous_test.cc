@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <future>
 #include <thread>
 #include <vector>
@@ -66,6 +67,20 @@ TEST(Rendezvous, WaitsForAKeyAndNamesTheMissingOne) {
   });
   EXPECT_EQ(waiting->get("late", kLong).value(), "");
   later.join();
+}
+
+// Rank 0 would only see that somebody does not come.
+TEST(Rendezvous, RankZerosLogSaysWhoWasRefusedButNotEndlessly) {
+  testing::internal::CaptureStderr();
+  {
+    const auto server = RendezvousServer::start(options_of()).value();
+    auto other_config = options_of(server->port());
+    other_config.facts["config"] = "abd";
+    for (int i = 0; i < 100; ++i) EXPECT_FALSE(connect_rendezvous(other_config, 3, kLong));
+  }
+  const std::string log = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(log, HasSubstr(R"(a rank at 127.0.0.1 was refused: config differs: rank 0 has "abc", rank 3 has "abd")"));
+  EXPECT_LE(std::count(log.begin(), log.end(), '\n'), 20);
 }
 
 TEST(Rendezvous, RefusesStrangersAndOtherPrograms) {

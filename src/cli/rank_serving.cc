@@ -18,8 +18,12 @@ class WatchedAssembly final : public RankAssembly {
       : head_(std::move(head)), fatal_(std::move(fatal)) {}
 
   Expected<AssembledRanks> assemble() override {
+    if (failure_) return tl::unexpected<Error>(*failure_);
     auto ranks = head_->assemble();
-    if (!ranks && ranks.error().code != ErrorCode::kCancelled && was_together_) fatal_(ranks.error().message);
+    if (!ranks && ranks.error().code != ErrorCode::kCancelled && was_together_) {
+      failure_ = ranks.error();
+      fatal_(failure_->message);
+    }
     was_together_ = was_together_ || ranks.has_value();
     return ranks;
   }
@@ -32,6 +36,7 @@ class WatchedAssembly final : public RankAssembly {
   const std::shared_ptr<RankHead> head_;
   const std::function<void(const std::string&)> fatal_;
   bool was_together_ = false;
+  std::optional<Error> failure_;  // for good: a request that still waits must not wait for ranks once more
 };
 
 // Nodes for the ranks, where the backend chooses them.

@@ -98,6 +98,21 @@ class Failure(unittest.TestCase):
             reason = next(line for line in server.lines if "limit of --restart-limit" in line)
             self.assertRegex(reason, r"rank 1 \(node 0\): ended: signal 9 \(Killed\)")
 
+    def test_who_waits_when_it_is_given_up_is_not_made_to_wait_again(self):
+        with ranked(2, "--max-num-seqs", "1", "--rank-timeout", "2", "--join-timeout", "3") as server:
+            stream = Stream(server, LONG_ANSWER)
+            wait_until("the stream has tokens", lambda: len(stream.events) > 3)
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                os.kill(pids_by_rank(server)[1], signal.SIGSTOP)
+                wait_until("noticed", lambda: health(server)[0] == 503)
+                waiting = pool.submit(server.call, "POST", *fixed_requests()[0])
+                self.assertEqual(waiting.result(PATIENCE_S)[0], 500)
+            stream.end()
+            server.process.wait(PATIENCE_S)
+            self.assertEqual(server.process.returncode, 1)
+        given_up = [line for line in server.lines if "did not come within" in line and "serves no more" not in line]
+        self.assertEqual(len(given_up), 1, given_up)
+
     def test_ranks_end_with_rank_zero(self):
         with ranked(2) as server:
             rank = pids_by_rank(server)[1]

@@ -1,5 +1,8 @@
 #include "cli/launch_environment.h"
 
+#include <sys/prctl.h>
+
+#include <csignal>
 #include <cstdlib>
 
 #include "base/log.h"
@@ -52,6 +55,7 @@ Status adopt_launcher(const OptionRegistry& registry, const Environment& environ
                          read_launch_place(environment, flags, knows_size ? options.world_size() : 0));
   for (const std::string& note : place.notes) log_warning("{}", note);
   if (place.scope == LaunchScope::kAlone) return {};
+  if (place.ends_with_parent) prctl(PR_SET_PDEATHSIG, SIGTERM);
 
   const RankIdentity& identity = place.identity;
   const bool is_rank = place.scope == LaunchScope::kRank;

@@ -288,6 +288,7 @@ Expected<LaunchPlace> read_launch_place(const Environment& environment, const La
     identity.rank = tasks.node_rank * identity.local_world_size;
   }
   if (place.scope != LaunchScope::kAlone) place.source = tasks.source;
+  place.ends_with_parent = tasks.row != nullptr && tasks.row->is_mpi;
   HADAL_RETURN_IF_ERROR(fill_master(flags, tasks, place));
   return place;
 }

@@ -38,6 +38,8 @@ enum class LaunchScope {
 struct LaunchPlace {
   LaunchScope scope = LaunchScope::kAlone;
   std::string source;  // for people: "Slurm", "flags"; empty when alone
+  // The launcher is the parent of its processes and leaves them running when it is killed; nobody else ends them then.
+  bool ends_with_parent = false;
   // kRank: complete. kNode: node_rank, nnodes, master; the ranks are those of the node's first one, and world_size and
   // local_world_size are 0 when the number of ranks was not known here (rank 0 says it later). kAlone: world_size is
   // the number of ranks asked for, master_port 0 when no flag names one.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 import unittest
 from pathlib import Path
 
 from ranks_answers import answers, answers_of_one_process
-from serving import REPOSITORY, Server
+from serving import REPOSITORY, Server, children
 
 BINARY = Path(os.environ.get("HADAL_BUILD_DIR", REPOSITORY / "build/release")) / "bin/hadal"
 # Containers run as root on few cores, and two ranks must not be bound to one of them.
@@ -51,6 +52,26 @@ class Launchers(unittest.TestCase):
             self.skipTest("there is no mpirun")
         self.ranks_answer([*OPEN_MPI, "-n", "2"])
         self.ranks_answer([*OPEN_MPI, "-n", "1"], "--tensor-parallel-size", "2")
+
+    def jobs_ranks(self, server: Server) -> list[int]:
+        ranks = children(server.process.pid)
+        self.assertEqual(len(ranks), 2)
+        return ranks
+
+    def wait_until_gone(self, ranks: list[int]) -> None:
+        deadline = time.monotonic() + 120
+        while left := [pid for pid in ranks if Path(f"/proc/{pid}").exists()]:
+            self.assertLess(time.monotonic(), deadline, f"processes {left} still run")
+            time.sleep(0.05)
+
+    @unittest.skipIf(shutil.which("mpirun") is None, "there is no mpirun")
+    def test_ranks_end_with_an_mpirun_that_is_killed(self):
+        server = Server()
+        server.command = [*OPEN_MPI, "-n", "2", *server.command]
+        with server:
+            ranks = self.jobs_ranks(server)
+            server.process.kill()
+            self.wait_until_gone(ranks)
 
     def test_mpich(self):
         if shutil.which(MPICH[0]) is None:

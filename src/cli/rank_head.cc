@@ -226,6 +226,10 @@ Status RankHead::replace_silent(const std::vector<int>& missing, Clock::time_poi
   if (Clock::now() - since < 2 * options_.ranks.rank_timeout) return {};
   for (const int rank : missing) {
     if (!peers_.is_overdue(rank)) continue;
+    if (!options_.peers.starts_local_ranks) {
+      return tl::unexpected<Error>(
+          fail(rank, "does not answer", "whoever started each rank alone (mpirun, srun) has to start all again"));
+    }
     log_warning("{} does not answer: it is ended and started again", peers_.describe(rank));
     if (peers_.is_local(rank)) {
       peers_.kill(rank);

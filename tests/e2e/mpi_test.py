@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 import unittest
@@ -72,6 +73,17 @@ class Launchers(unittest.TestCase):
             ranks = self.jobs_ranks(server)
             server.process.kill()
             self.wait_until_gone(ranks)
+
+    @unittest.skipIf(shutil.which("mpirun") is None, "there is no mpirun")
+    def test_a_frozen_rank_ends_the_job_because_nobody_can_start_it_alone(self):
+        server = Server(args=("--rank-timeout", "1"))
+        server.command = [*OPEN_MPI, "-n", "2", *server.command]
+        with server:
+            ranks = self.jobs_ranks(server)
+            os.kill(max(ranks), signal.SIGSTOP)
+            self.assertEqual(server.process.wait(timeout=120), 1, server.lines)
+            self.wait_until_gone(ranks)
+        self.assertIn("rank 1 (node 0): does not answer; whoever started each rank alone", "\n".join(server.lines))
 
     def test_mpich(self):
         if shutil.which(MPICH[0]) is None:

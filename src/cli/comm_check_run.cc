@@ -7,7 +7,7 @@
 #include <fstream>
 #include <set>
 
-#include "base/file.h"
+#include "cli/program_build.h"
 #include "cli/version.h"
 #include "comm/net_address.h"
 #include "comm/rank_group.h"
@@ -43,11 +43,6 @@ std::string shared_environment() {
   std::string text;
   for (const std::string& line : lines) text += (text.empty() ? "" : " ") + line;
   return text;
-}
-
-Expected<std::string> binary_hash() {
-  HADAL_ASSIGN_OR_RETURN(const std::string bytes, read_file("/proc/self/exe", uint64_t{2} << 30));
-  return content_hash(bytes);
 }
 
 std::string card_key(int node) { return fmt::format("check/card/{}", node); }

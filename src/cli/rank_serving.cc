@@ -3,9 +3,9 @@
 #include "base/topology.h"
 #include "cli/command.h"
 #include "cli/rank_agent.h"
+#include "cli/program_build.h"
 #include "cli/rank_config.h"
 #include "cli/rank_worker.h"
-#include "cli/version.h"
 #include "eval/content_hash.h"
 
 namespace hadal {
@@ -63,8 +63,9 @@ Expected<std::optional<RankContract>> other_ranks_contract(const RankOptions& op
 }
 
 Expected<int> run_other_ranks(const ServeOptions& options, const RankContract& contract) {
+  HADAL_ASSIGN_OR_RETURN(const std::string version, program_build());
   const RankWorkerOptions worker{.identity = contract.identity,
-                                 .version = kVersion,
+                                 .version = version,
                                  .model = options.model,
                                  .num_threads = options.num_threads,
                                  .join_timeout = options.ranks.join_timeout};
@@ -109,7 +110,7 @@ Expected<RankServing> start_ranks(const ServeOptions& options, const OpenedModel
   head.config = write_rank_config(shared, isa_name(opened.numerics.kernels->isa));
   HADAL_ASSIGN_OR_RETURN(head.model_hash, model_hash(options.model));
   head.numerics_hash = numerics_hash(opened.numerics);
-  head.version = kVersion;
+  HADAL_ASSIGN_OR_RETURN(head.version, program_build());
   head.peers.launcher = options.ranks.nodes;
   head.peers.join_timeout = options.ranks.join_timeout;
   HADAL_ASSIGN_OR_RETURN(const auto told, read_rank_contract(current_environment()));

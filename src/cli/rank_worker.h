@@ -14,7 +14,7 @@ namespace hadal {
 
 struct RankWorkerOptions {
   RankIdentity identity;
-  std::string version;
+  std::string version;  // program_build()
   std::string model;    // empty: the path that rank 0 says
   int num_threads = 0;  // 0: what rank 0 says
   std::chrono::milliseconds join_timeout{600'000};

@@ -11,11 +11,11 @@
 #include "cli/config_registry.h"
 #include "cli/launch_environment.h"
 #include "cli/peer_environment.h"
+#include "cli/program_build.h"
 #include "cli/rank_agent.h"
 #include "cli/rank_contract.h"
 #include "cli/rank_options.h"
 #include "cli/rank_worker.h"
-#include "cli/version.h"
 
 namespace hadal {
 namespace {
@@ -73,16 +73,18 @@ int run_worker() {
   if (!contract) return fail(contract.error());
   // Each node may have its own name for the network.
   if (!g_options.ranks.interface_name.empty()) contract->identity.interface_name = g_options.ranks.interface_name;
+  const auto version = program_build();
+  if (!version) return fail(version.error());
   if (contract->is_agent) {
     const auto code = run_rank_agent({.identity = contract->identity,
-                                      .version = kVersion,
+                                      .version = *version,
                                       .model = g_options.model,
                                       .num_threads = g_options.num_threads,
                                       .join_timeout = g_options.ranks.join_timeout});
     return code ? *code : fail(code.error());
   }
   const auto stopped = run_rank_worker({.identity = contract->identity,
-                                        .version = kVersion,
+                                        .version = *version,
                                         .model = g_options.model,
                                         .num_threads = g_options.num_threads,
                                         .join_timeout = g_options.ranks.join_timeout});

@@ -83,6 +83,21 @@ class TwoNodes(unittest.TestCase):
         self.assertEqual(found[2], found[3])
         self.assertNotEqual(found[0], found[2])
 
+    def test_another_build_is_refused(self):
+        """Of the same version: it may compute other bits."""
+        args = ("--nnodes", "2", "--master-addr", HEAD, "--tensor-parallel-size", "2")
+        with tempfile.TemporaryDirectory() as folder:
+            other = Path(folder, "hadal")
+            other.write_bytes(BINARY.read_bytes() + b"\n")
+            other.chmod(0o755)
+            worker = subprocess.Popen(self.nodes.command(1, str(other), "worker", *args, "--node-rank", "1"), env=self.nodes.environment,
+                                      stderr=subprocess.PIPE, text=True)
+            with self.assertRaisesRegex(RuntimeError, "was refused: version differs: .*build"), self.serve(*args, "--join-timeout", "5"):
+                pass
+            words = worker.communicate(timeout=PATIENCE)[1]
+        self.assertNotEqual(worker.returncode, 0)
+        self.assertRegex(words, "version differs: rank 0 has .*, build ")
+
     def test_measurements_that_differ_are_named(self):
         """Equal paths, other files: each rank would compute with its own scales."""
         measured = REPOSITORY / "models/nano/measurements/hadal_ranges.json"

@@ -39,18 +39,20 @@ Status need_token(const std::string& token) {
 }  // namespace
 
 Status adopt_launcher(const OptionRegistry& registry, const Environment& environment, RankOptions& options) {
-  if (find_variable(environment, "HADAL_RANK") != nullptr || options.backend == "ray") return {};
   const auto is_set = [&](const char* name) {
     for (const RegisteredOption& option : registry.options()) {
       if (option.name() == name) return option.is_set();
     }
     return false;
   };
+  const bool knows_size = is_set("tensor-parallel-size");
+  HADAL_ASSIGN_OR_RETURN(const auto told, read_rank_contract(environment));
+  if (told && !knows_size) options.tensor_parallel_size = told->identity.world_size;
+  if (told || options.backend == "ray") return {};
   LaunchFlags flags{.is_other_node = options.headless, .master_addr = options.master_addr};
   if (is_set("nnodes")) flags.nnodes = options.nnodes;
   if (is_set("node-rank")) flags.node_rank = options.node_rank;
   if (options.master_port != 0) flags.master_port = options.master_port;
-  const bool knows_size = is_set("tensor-parallel-size");
   HADAL_ASSIGN_OR_RETURN(const LaunchPlace place,
                          read_launch_place(environment, flags, knows_size ? options.world_size() : 0));
   for (const std::string& note : place.notes) log_warning("{}", note);

@@ -9,10 +9,10 @@ namespace hadal {
 
 // Where `environment` or the flags tell that others were started too (launch_sources.h): one per node becomes nnodes,
 // node_rank, master_addr and master_port of `options`; one per rank becomes the contract (rank_contract.h) in this
-// process's own environment. A tensor_parallel_size that nobody set becomes the number of processes. Nothing changes
-// with Ray as backend, which places ranks itself, or with a contract that is there already.
-// Processes of an MPI launcher are asked to end (SIGTERM) when it is killed. Before other threads start. Logs what it
-// found. Errors: kInvalidArgument naming variable or flag, value, what to do.
+// process's own environment. A tensor_parallel_size that nobody set becomes the number of processes, or of ranks in a
+// contract that is there already. Nothing else changes with such a contract, or with Ray as backend, which places ranks
+// itself. Processes of an MPI launcher are asked to end (SIGTERM) when it is killed. Before other threads start. Logs
+// what it found. Errors: kInvalidArgument naming variable or flag, value, what to do.
 Status adopt_launcher(const OptionRegistry& registry, const Environment& environment, RankOptions& options);
 
 }  // namespace hadal

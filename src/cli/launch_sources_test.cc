@@ -281,8 +281,13 @@ TEST(AdoptLauncher, NothingChangesWithRayOrAContractOrAlone) {
     EXPECT_EQ(alone.options.nnodes, 1);
   }
   Adopted told;
-  EXPECT_EQ(told.adopt(joined(lws("1", "2", "leader"), {{"HADAL_RANK", "0"}})), "");
+  const Environment place = {{"HADAL_RANK", "0"}, {"HADAL_WORLD_SIZE", "4"}};
+  EXPECT_EQ(told.adopt(joined(lws("1", "2", "leader"), place)), "");
   EXPECT_EQ(told.options.nnodes, 1);
+  EXPECT_EQ(told.options.tensor_parallel_size, 4) << "as many ranks as the contract says";
+  Adopted flag({"--tensor-parallel-size=2"});
+  EXPECT_EQ(flag.adopt(place), "");
+  EXPECT_EQ(flag.options.tensor_parallel_size, 2) << "the server refuses it, naming both";
 }
 
 TEST(AdoptLauncher, TheNodeRankIsZeroUnlessHeadless) {

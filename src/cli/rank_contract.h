@@ -20,7 +20,10 @@ struct RankContract {
   bool is_agent = false;
 };
 
-// Nothing when HADAL_RANK is not set. Errors: kInvalidArgument naming the variable, its value and what it contradicts.
+// Nothing when HADAL_RANK is not set. HADAL_WORLD_SIZE must be set beside it; with other processes for other ranks,
+// HADAL_AUTH_TOKEN and, between nodes, HADAL_MASTER_ADDR. Left out, a node has its even share of the ranks, and the
+// port is kRankMasterPort where others must know it. Errors: kInvalidArgument naming the variable, its value and what
+// it contradicts or lacks.
 Expected<std::optional<RankContract>> read_rank_contract(const Environment& environment);
 
 // The other way round: what the process with this contract must be given.

@@ -2,8 +2,8 @@
 
 #include "base/topology.h"
 #include "cli/command.h"
-#include "cli/rank_agent.h"
 #include "cli/program_build.h"
+#include "cli/rank_agent.h"
 #include "cli/rank_config.h"
 #include "cli/rank_worker.h"
 #include "eval/content_hash.h"

@@ -74,6 +74,38 @@ TEST(RankContract, ContradictionsAreNamed) {
   }
 }
 
+TEST(RankContract, WhatIsLeftOut) {
+  const auto agent = read_rank_contract({{"HADAL_RANK", "0"}, {"HADAL_WORLD_SIZE", "2"}}).value();
+  ASSERT_TRUE(agent);
+  EXPECT_EQ(agent->identity.local_world_size, 2) << "all ranks of the only node";
+  EXPECT_EQ(agent->identity.master_port, 0) << "its children are told what it chose";
+  EXPECT_EQ(read_rank_contract(with(kSecondNode, "HADAL_LOCAL_WORLD_SIZE", "")).value()->identity.local_world_size, 2);
+  EXPECT_EQ(read_rank_contract(with(kSecondNode, "HADAL_MASTER_PORT", "")).value()->identity.master_port, 29501);
+}
+
+TEST(RankContract, IncompleteOnesNameWhatIsMissing) {
+  struct Case {
+    Environment environment;
+    const char* message;
+  };
+  const Case table[] = {
+      {{{"HADAL_RANK", "0"}}, "without HADAL_WORLD_SIZE"},
+      {{{"HADAL_WORLD_SIZE", "2"}}, "HADAL_WORLD_SIZE=2 without HADAL_RANK"},
+      {{{"HADAL_LOCAL_RANK", "x"}}, "HADAL_LOCAL_RANK=x without HADAL_RANK"},
+      {{{"HADAL_RANK", "1"}, {"HADAL_WORLD_SIZE", "2"}}, "HADAL_RANK=1 contradicts HADAL_NODE_RANK=0"},
+      {{{"HADAL_RANK", "0"}, {"HADAL_WORLD_SIZE", "2"}, {"HADAL_LOCAL_WORLD_SIZE", "1"}}, "HADAL_LOCAL_WORLD_SIZE=1"},
+      {{{"HADAL_RANK", "1"}, {"HADAL_WORLD_SIZE", "2"}, {"HADAL_LOCAL_RANK", "1"}}, "without HADAL_AUTH_TOKEN"},
+      {with(kSecondNode, "HADAL_MASTER_ADDR", ""), "without HADAL_MASTER_ADDR"},
+      {with(kSecondNode, "HADAL_AUTH_TOKEN", ""), "without HADAL_AUTH_TOKEN"},
+  };
+  for (const Case& c : table) {
+    const auto read = read_rank_contract(c.environment);
+    ASSERT_FALSE(read) << c.message;
+    EXPECT_EQ(read.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_THAT(read.error().message, HasSubstr(c.message));
+  }
+}
+
 TEST(RankOptions, ValuesThatCannotGoTogether) {
   struct Case {
     RankOptions options;

@@ -36,11 +36,12 @@ int fail(const Error& error) {
 // The environment's contract, or the flags': the agent of a node.
 Expected<RankContract> choose_contract(const RankOptions& ranks) {
   HADAL_ASSIGN_OR_RETURN(const auto told, read_rank_contract(current_environment()));
-  if (told) return *told;
-  if (ranks.node_rank == 0) {
+  if (told && told->identity.rank != 0) return *told;
+  if (told || ranks.node_rank == 0) {
     return make_error(ErrorCode::kInvalidArgument,
-                      "hadal worker is for nodes other than 0: give --nnodes and --node-rank, or set HADAL_RANK and "
-                      "the others");
+                      "hadal worker is for {} other than 0: give --nnodes and --node-rank, or set HADAL_RANK and the "
+                      "others",
+                      told ? "ranks" : "nodes");
   }
   HADAL_RETURN_IF_ERROR(check_rank_options(ranks));
   return node_contract(ranks);

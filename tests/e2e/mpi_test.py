@@ -11,7 +11,7 @@ import unittest
 from pathlib import Path
 
 from ranks_answers import answers, answers_of_one_process
-from serving import REPOSITORY, Server, children
+from serving import REPOSITORY, Server, children, is_running
 
 BINARY = Path(os.environ.get("HADAL_BUILD_DIR", REPOSITORY / "build/release")) / "bin/hadal"
 # Containers run as root on few cores, and two ranks must not be bound to one of them.
@@ -61,7 +61,7 @@ class Launchers(unittest.TestCase):
 
     def wait_until_gone(self, ranks: list[int]) -> None:
         deadline = time.monotonic() + 120
-        while left := [pid for pid in ranks if Path(f"/proc/{pid}").exists()]:
+        while left := [pid for pid in ranks if is_running(pid)]:
             self.assertLess(time.monotonic(), deadline, f"processes {left} still run")
             time.sleep(0.05)
 
@@ -76,7 +76,7 @@ class Launchers(unittest.TestCase):
 
     @unittest.skipIf(shutil.which("mpirun") is None, "there is no mpirun")
     def test_a_frozen_rank_ends_the_job_because_nobody_can_start_it_alone(self):
-        server = Server(args=("--rank-timeout", "1"))
+        server = Server(args=("--rank-timeout", "4"))
         server.command = [*OPEN_MPI, "-n", "2", *server.command]
         with server:
             ranks = self.jobs_ranks(server)

@@ -16,6 +16,15 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 READY = re.compile(r"https?://([\d.]+):(\d+)")
 
 
+def is_running(pid: int) -> bool:
+    """A process that nobody has waited for yet has ended."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def children(pid: int) -> list[int]:
     """Process ids: of a server or a calibration, those of its other ranks on this machine."""
     found = []

@@ -12,8 +12,8 @@ import threading
 import unittest
 
 from ranks import PATIENCE_S, answer_of, fixed_requests, health, num_restarts, pids_by_rank, ranked, wait_until
-from serving import REPOSITORY, Server, children
-from store import Store
+from serving import REPOSITORY, Server, children, is_running
+from store import Store, build_of_rank_zero
 
 LONG_ANSWER = {"prompt": "Once upon a time", "max_tokens": 30000, "temperature": 0, "ignore_eos": True}
 
@@ -99,7 +99,7 @@ class Failure(unittest.TestCase):
             self.assertRegex(reason, r"rank 1 \(node 0\): ended: signal 9 \(Killed\)")
 
     def test_who_waits_when_it_is_given_up_is_not_made_to_wait_again(self):
-        with ranked(2, "--max-num-seqs", "1", "--rank-timeout", "2", "--join-timeout", "3") as server:
+        with ranked(2, "--max-num-seqs", "1", "--rank-timeout", "6", "--join-timeout", "8") as server:
             stream = Stream(server, LONG_ANSWER)
             wait_until("the stream has tokens", lambda: len(stream.events) > 3)
             with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -155,12 +155,11 @@ class Orders(unittest.TestCase):
         return [line for line in self.log.read().splitlines() if "does not answer" in line]
 
     def test_only_the_named_process_is_ended(self):
-        version = subprocess.run([self.server.command[0], "--version"], capture_output=True, text=True, check=True)
         with self.server as server:
             expected = answer_of(server, fixed_requests()[0])
             rank, = children(self.agent.pid)
-            with Store("127.0.0.1", self.port, self.env["HADAL_AUTH_TOKEN"],
-                       {"rank": "1", "version": version.stdout.split()[-1], "world size": "2"}) as store:
+            group = ("127.0.0.1", self.port, self.env["HADAL_AUTH_TOKEN"])
+            with Store(*group, {"rank": "1", "version": build_of_rank_zero(*group), "world size": "2"}) as store:
                 store.set("end/1/0", json.dumps({"rank": 1, "pid": self.agent.pid}))  # of a rank that has ended since
                 store.set("end/1/1", json.dumps({"rank": 1, "pid": rank}))
             wait_until("a new process", lambda: rank not in children(self.agent.pid) and num_restarts(server) == 1)
@@ -168,14 +167,6 @@ class Orders(unittest.TestCase):
             self.assertEqual(answer_of(server, fixed_requests()[0]), expected)
         self.assertEqual(len(self.told()), 1, self.told())
         self.assertIn(f"rank 1 (process {rank})", self.told()[0])
-
-
-def is_running(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 if __name__ == "__main__":

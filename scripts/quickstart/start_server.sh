@@ -34,7 +34,8 @@ Everything after -- goes to 'hadal serve': -- --api-key KEY --tensor-parallel-si
 Environment: HADAL (the program), KV_CACHE_DTYPE [auto; fp8_inc with -q], max_num_batched_tokens [2048: tokens of a step;
 a prompt is computed in pieces of it]; with -q QUANT_CONFIG [eval/quant_configs/per_channel_fp8kv.json],
 INC_MEASUREMENT_DUMP_PATH_PREFIX [scripts/, below which the configuration's dump_stats_path lies],
-INC_FORCE_NAIVE_SCALING [1] and, always 1, VLLM_REQUANT_FP8_INC, VLLM_ENABLE_RUNTIME_DEQUANT. 'hadal serve' reads HADAL_* variables and vLLM's besides.
+INC_FORCE_NAIVE_SCALING [1] and, always 1, VLLM_REQUANT_FP8_INC, VLLM_ENABLE_RUNTIME_DEQUANT.
+'hadal serve' reads HADAL_* variables and vLLM's besides.
 END
 }
 

@@ -190,19 +190,19 @@ bool Run::has_expectation() const {
 }
 
 float Run::expected(int64_t i) const {
-  const auto sum = [&](int64_t element) {
-    float total = input_of(0, element);
-    for (int rank = 1; rank < world_; ++rank) total = join(options_.reduction, total, input_of(rank, element));
-    return total;
+  const auto joined = [&](int64_t element) {
+    float value = input_of(0, element);
+    for (int rank = 1; rank < world_; ++rank) value = join(options_.reduction, value, input_of(rank, element));
+    return value;
   };
   switch (options_.test) {
     case CommTest::kBroadcast:
       return input_of(options_.root, i);
     case CommTest::kAllReduce:
     case CommTest::kReduce:
-      return sum(i);
+      return joined(i);
     case CommTest::kReduceScatter:
-      return sum(rank_ * out_count_ + i);
+      return joined(rank_ * out_count_ + i);
     case CommTest::kAllGather:
       return input_of(static_cast<int>(i / count_), i % count_);
     case CommTest::kAllToAll: {

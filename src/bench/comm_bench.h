@@ -58,7 +58,8 @@ struct CommBenchResult {
 
 // What can be told before the ranks start. Errors: kInvalidArgument (numbers out of range, sizes too small).
 Status check_comm_bench(const CommBenchOptions& options, int world_size);
-// The least memory of one rank: two pairs of buffers and the output of the check. May be more than there is.
+// Bytes that one rank needs at least: two pairs of buffers, the output of the check, for min and max what is gathered.
+// May be more than there is.
 double comm_bench_bytes(const CommBenchOptions& options, int world_size);
 
 // Collective: all ranks call it with equal options. Errors: of the communicator; of check_comm_bench.

@@ -19,13 +19,12 @@ struct CommBenchFlags {
   std::vector<std::string> size_range;
   int size_range_inc = 1;
   std::string ranks_list, custom_comm;
-  bool no_correctness = false, list_tests = false, doc = false, mpi = false;
+  bool no_correctness = false, list_tests = false, mpi = false;
   std::string without_meaning;  // flags that are taken and change nothing
   int scaleup_group_size = 0;
   bool ignored = false;
 };
 CommBenchFlags g_flags;
-const CLI::App* g_command = nullptr;
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
@@ -105,10 +104,6 @@ Status read_flags(CommBenchFlags& flags) {
 }
 
 int run_bench_command() {
-  if (g_flags.doc) {
-    fmt::print("{}", g_command->help());
-    return kExitOk;
-  }
   if (g_flags.list_tests) {
     for (const CommTest test : all_comm_tests()) fmt::print("{}\n", comm_test_name(test));
     return kExitOk;
@@ -159,8 +154,7 @@ void add_bench_command(CLI::App& comm) {
       ->capture_default_str();
   command->add_option("--token", job.token, "Secret of this run; default: HADAL_AUTH_TOKEN, else HCCL_COMM_ID");
   command->add_flag("--list-tests,--list", g_flags.list_tests, "Print the names of the tests");
-  command->add_flag("--doc", g_flags.doc, "Print this help");
-  g_command = command;
+  command->set_help_flag("-h,--help,--doc", "Print this help message and exit");
   command->add_flag("--mpi", g_flags.mpi)->group("");
   add_ignored_flags(*command);
   command->footer(

@@ -152,9 +152,10 @@ Expected<CommBenchResult> RankRun::run_one(Communicator& comm, const CommBenchOp
       if (!file) return make_error(ErrorCode::kIo, "--result_csv: cannot append to {}", job_.result_csv);
     }
   }
-  if (!job_.data_csv.empty())
-    HADAL_RETURN_IF_ERROR(
-        write_data_csv(job_.data_csv, options, result, printed_rank(), options.size_bytes == job_.sizes[0]));
+  if (!job_.data_csv.empty()) {
+    const bool is_first = options.size_bytes == job_.sizes[0];
+    HADAL_RETURN_IF_ERROR(write_data_csv(job_.data_csv, options, result, printed_rank(), is_first));
+  }
   HADAL_RETURN_IF_ERROR(comm.barrier());
   return result;
 }

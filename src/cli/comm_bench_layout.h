@@ -26,6 +26,7 @@ struct CommBenchLayout {
     }
     return found;
   }
+  // `rank`: inside the group, below members.size().
   RankIdentity identity_of(size_t rank, const CommBenchJob& job) const;
 };
 

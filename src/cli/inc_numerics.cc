@@ -42,10 +42,9 @@ std::string lower_case(std::string text) {
   return text;
 }
 
-void record_scales(std::filesystem::path base, const RangeSet& ranges, const IncConfig& config,
-                   const IncPlanOptions& options, const IncPlanReport& report, IncNumerics& numerics) {
+void record_scales(std::filesystem::path base, const IncConfig& config, const IncPlanOptions& options,
+                   const IncPlanReport& report, IncNumerics& numerics) {
   if (base.extension() == ".json") base.replace_extension();  // a file of hadal calibrate
-  numerics.inputs_hash = inc_scale_inputs_hash(ranges, config, options);
   const Status written =
       write_inc_scale_file(inc_scale_file_path(base, config, options), report, {}, numerics.inputs_hash);
   if (!written) numerics.warnings.push_back(fmt::format("the scales are not recorded: {}", written.error().message));
@@ -76,7 +75,8 @@ Expected<IncNumerics> open_inc_numerics(const ServeOptions& options, const Model
   numerics.plan = *std::move(plan);
   for (const std::string& note : report.notes) log_info("{}", note);
   numerics.warnings = describe_substitutes(report, 8);
-  record_scales(base, ranges, inc, plan_options, report, numerics);
+  numerics.inputs_hash = inc_scale_inputs_hash(ranges, inc, plan_options);
+  record_scales(base, inc, plan_options, report, numerics);
   const char* rounding = plan_options.switches.force_naive_scaling ? "naive" : "rounded";
   numerics.method_key = fmt::format("{}-{}{}", lower_case(inc_scale_method_name(inc.scale_method)), rounding,
                                     plan_options.switches.force_scale_fp32 ? "-fp32" : "");

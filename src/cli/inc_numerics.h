@@ -1,6 +1,10 @@
 // --quantization inc: the INC config, the environment, the measurements, and the plan they make.
 #pragma once
 
+#include <cstdint>
+#include <string>
+#include <vector>
+
 #include "base/status.h"
 #include "cli/serve_options.h"
 #include "model/config.h"

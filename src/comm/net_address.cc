@@ -19,16 +19,6 @@
 namespace hadal {
 namespace {
 
-std::string numeric(const sockaddr* address) {
-  char text[INET6_ADDRSTRLEN] = {};
-  if (address->sa_family == AF_INET) {
-    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(address)->sin_addr, text, sizeof text);
-  } else if (address->sa_family == AF_INET6) {
-    inet_ntop(AF_INET6, &reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr, text, sizeof text);
-  }
-  return text;
-}
-
 bool is_link_local(const sockaddr* address) {
   return address->sa_family == AF_INET6 &&
          IN6_IS_ADDR_LINKLOCAL(&reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr);
@@ -61,7 +51,7 @@ std::string source_address(const std::string& target) {
   const int error = errno;
   if (fd >= 0) close(fd);
   errno = error;
-  return known ? numeric(reinterpret_cast<sockaddr*>(&own)) : "";
+  return known ? numeric_address(reinterpret_cast<sockaddr*>(&own)) : "";
 }
 
 std::string list_of(const std::vector<InterfaceAddress>& all) {
@@ -72,6 +62,16 @@ std::string list_of(const std::vector<InterfaceAddress>& all) {
 
 }  // namespace
 
+std::string numeric_address(const sockaddr* address) {
+  char text[INET6_ADDRSTRLEN] = {};
+  if (address->sa_family == AF_INET) {
+    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(address)->sin_addr, text, sizeof text);
+  } else if (address->sa_family == AF_INET6) {
+    inet_ntop(AF_INET6, &reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr, text, sizeof text);
+  }
+  return text;
+}
+
 Expected<std::vector<InterfaceAddress>> list_interface_addresses() {
   ifaddrs* first = nullptr;
   if (getifaddrs(&first) != 0) {
@@ -81,7 +81,7 @@ Expected<std::vector<InterfaceAddress>> list_interface_addresses() {
   std::vector<InterfaceAddress> all;
   for (const ifaddrs* entry = first; entry != nullptr; entry = entry->ifa_next) {
     if (entry->ifa_addr == nullptr || (entry->ifa_flags & IFF_UP) == 0 || is_link_local(entry->ifa_addr)) continue;
-    std::string address = numeric(entry->ifa_addr);
+    std::string address = numeric_address(entry->ifa_addr);
     if (address.empty()) continue;
     all.push_back(
         {entry->ifa_name, std::move(address), mtu_of(entry->ifa_name), (entry->ifa_flags & IFF_LOOPBACK) != 0});
@@ -101,7 +101,7 @@ Expected<std::vector<std::string>> resolve_host(const std::string& host) {
   const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owner(found, freeaddrinfo);
   std::vector<std::string> addresses;
   for (const addrinfo* entry = found; entry != nullptr; entry = entry->ai_next) {
-    addresses.push_back(numeric(entry->ai_addr));
+    addresses.push_back(numeric_address(entry->ai_addr));
   }
   return addresses;
 }

@@ -7,6 +7,8 @@
 
 #include "base/status.h"
 
+struct sockaddr;
+
 namespace hadal {
 
 struct InterfaceAddress {
@@ -22,6 +24,8 @@ Expected<std::vector<InterfaceAddress>> list_interface_addresses();
 // A name or number to numeric addresses, in the order of the system. Errors: kUnavailable naming it.
 Expected<std::vector<std::string>> resolve_host(const std::string& host);
 bool is_loopback_address(const std::string& address);
+// "10.0.0.1", "fe80::1"; "" of other families.
+std::string numeric_address(const sockaddr* address);
 
 // The own address for talking to `master`: of the interface with this name, or this own address; if `wanted` is empty,
 // of the interface that the system would send through. Errors: kInvalidArgument naming what there is instead;

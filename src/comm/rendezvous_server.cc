@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "comm/net_address.h"
 #include "comm/rendezvous.h"
 #include "comm/rendezvous_frame.h"
 
@@ -61,11 +62,8 @@ bool equal_in_constant_time(const std::string& a, const std::string& b) {
 std::string peer_address(int fd) {
   sockaddr_storage peer{};
   socklen_t length = sizeof peer;
-  char host[NI_MAXHOST] = "an unknown address";
-  if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &length) == 0) {
-    getnameinfo(reinterpret_cast<sockaddr*>(&peer), length, host, sizeof host, nullptr, 0, NI_NUMERICHOST);
-  }
-  return host;
+  const bool known = getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &length) == 0;
+  return known ? numeric_address(reinterpret_cast<sockaddr*>(&peer)) : "an unknown address";
 }
 
 Expected<int> listen_on(const RendezvousOptions& options, uint16_t* port) {

@@ -80,7 +80,8 @@ class Launchers(unittest.TestCase):
         server.command = [*OPEN_MPI, "-n", "2", *server.command]
         with server:
             ranks = self.jobs_ranks(server)
-            os.kill(max(ranks), signal.SIGSTOP)
+            frozen, = (int(line.split("pid ")[1].split(",")[0]) for line in server.lines if line.startswith("rank 1 "))
+            os.kill(frozen, signal.SIGSTOP)
             self.assertEqual(server.process.wait(timeout=120), 1, server.lines)
             self.wait_until_gone(ranks)
         self.assertIn("rank 1 (node 0): does not answer; whoever started each rank alone", "\n".join(server.lines))

@@ -46,9 +46,11 @@ class TwoNodes(unittest.TestCase):
         return Server(args=args, env={**self.nodes.environment, **(env or {})}, host=self.nodes.cable_address,
                       inside=self.nodes.command(0))
 
-    def work(self, *args: str, env: dict[str, str] | None = None, inside: list[str] | None = None) -> subprocess.Popen:
-        process = subprocess.Popen([*(inside or self.nodes.command(1)), str(BINARY), *args], env={**self.nodes.environment, **(env or {})},
-                                   cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    def work(self, *args: str, env: dict[str, str] | None = None, inside: list[str] | None = None,
+             binary: Path = BINARY) -> subprocess.Popen:
+        process = subprocess.Popen([*(inside or self.nodes.command(1)), str(binary), *args],
+                                   env={**self.nodes.environment, **(env or {})}, cwd=REPOSITORY, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True)
 
         def end() -> None:
             process.kill()
@@ -90,8 +92,7 @@ class TwoNodes(unittest.TestCase):
             other = Path(folder, "hadal")
             other.write_bytes(BINARY.read_bytes() + b"\n")
             other.chmod(0o755)
-            worker = subprocess.Popen(self.nodes.command(1, str(other), "worker", *args, "--node-rank", "1"), env=self.nodes.environment,
-                                      stderr=subprocess.PIPE, text=True)
+            worker = self.work("worker", *args, "--node-rank", "1", binary=other)
             with self.assertRaisesRegex(RuntimeError, "was refused: version differs: .*build"), self.serve(*args, "--join-timeout", "5"):
                 pass
             words = worker.communicate(timeout=PATIENCE)[1]
